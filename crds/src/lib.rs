@@ -2,4 +2,22 @@
 //!
 //! Everything here is data: no client, no I/O, no clock. The generated YAML lies at the top level of this folder.
 
+pub mod conditions;
+pub mod generate;
+pub mod llm_deployment;
+pub mod quantity;
+pub mod reference;
 pub mod serving;
+pub mod status;
+
+pub use llm_deployment::{LLMDeployment, LLMDeploymentSpec};
+pub use status::LLMDeploymentStatus;
+
+/// API group of all resources.
+pub const GROUP: &str = "perennial.dev";
+/// Label on every child: the name of its LLMDeployment.
+pub const NAME_LABEL: &str = "perennial.dev/name";
+/// Label on every child of one revision: the revision's name.
+pub const REVISION_LABEL: &str = "perennial.dev/revision";
+/// Annotation on an LLMDeployment: any new value resolves an unpinned source once more.
+pub const RESOLVE_AGAIN_ANNOTATION: &str = "perennial.dev/resolve-again";

@@ -1,0 +1,162 @@
+//! Types and reasons of conditions. They are API: people and programs wait for them by name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::serving::FailureReason;
+
+/// Types of conditions of an LLMDeployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// Requests to the URL are answered.
+    Ready,
+    /// As many replicas answer as are wanted.
+    Available,
+    /// A rollout moves on, or has come to its end.
+    Progressing,
+    /// The source is pinned to exact bytes.
+    ModelResolved,
+    /// The cluster has room for the replicas.
+    CapacityAvailable,
+    /// Work is under way; present only when true (kstatus).
+    Reconciling,
+    /// Nothing more happens until somebody acts; present only when true (kstatus).
+    Stalled,
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, formatter)
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Why a condition is as it is. `docs/troubleshooting.md` has a section for each that needs somebody to act.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum Reason { $($(#[$doc])* $name),* }
+
+        impl Reason {
+            /// All reasons.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The stable CamelCase word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// At least one replica has produced a token and the endpoint leads to it.
+    Routable,
+    /// As many replicas as wanted answer.
+    AllReplicasReady,
+    /// The revision that the spec asks for serves.
+    RevisionServes,
+    /// The source is pinned.
+    Resolved,
+    /// No replica waits for room.
+    Scheduled,
+    /// `replicas` is 0.
+    ScaledToZero,
+    /// `suspend` is set.
+    Suspended,
+    /// `rollout.paused` holds a new revision back.
+    Paused,
+    /// A Job asks the source which bytes it has.
+    Resolving,
+    /// Pods are being made or wait for a node.
+    StartingPods,
+    /// The node fetches the image.
+    PullingImage,
+    /// The pod downloads the model.
+    Downloading,
+    /// The pod compares digests.
+    Verifying,
+    /// The pod reads weights into memory.
+    LoadingWeights,
+    /// The pod computes its first token.
+    WarmingUp,
+    /// The Service is being moved to the new revision.
+    SwitchingTraffic,
+    /// Replicas are being added or removed.
+    Scaling,
+    /// The old revision finishes its requests.
+    DrainingOldRevision,
+    /// The object contradicts itself or the cluster refuses what was rendered from it.
+    InvalidSpec,
+    /// A Service, Deployment or the like of that name belongs to somebody else.
+    NameConflict,
+    /// The new revision did not get ready in time.
+    ProgressDeadlineExceeded,
+    /// The image cannot be pulled.
+    ImagePullBackOff,
+    /// The kernel ended the server for its memory.
+    OOMKilled,
+    /// No node takes the pod.
+    Unschedulable,
+    /// No node has the accelerator free.
+    InsufficientAccelerator,
+    /// The server keeps ending.
+    CrashLoopBackOff,
+    /// A Secret that the object names is not there.
+    SecretNotFound,
+    /// A PersistentVolumeClaim that the object names is not there, or not bound.
+    VolumeClaimNotFound,
+    /// A quota, a policy or Pod Security refuses the pod.
+    PodForbidden,
+    /// The pod cannot be set up.
+    PodSetupFailed,
+    /// The source has no such model.
+    ModelNotFound,
+    /// The source wants other credentials.
+    Unauthorized,
+    /// The source cannot be reached.
+    SourceUnreachable,
+    /// The bytes are not the ones asked for.
+    DigestMismatch,
+    /// The disk of the pod is full.
+    NoSpaceLeft,
+    /// The model does not fit the memory limit.
+    InsufficientMemory,
+    /// The engine does not know the architecture or format.
+    UnsupportedModel,
+    /// A file is truncated or damaged.
+    InvalidModel,
+    /// The server refuses its arguments.
+    InvalidArguments,
+    /// The accelerator is missing or failed.
+    DeviceFailed,
+    /// The server failed in a way it has no word for.
+    ServerFailed,
+    /// The API server refused or failed; the operator tries again.
+    ApiFailed,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl From<FailureReason> for Reason {
+    fn from(reason: FailureReason) -> Self {
+        match reason {
+            FailureReason::ModelNotFound => Self::ModelNotFound,
+            FailureReason::Unauthorized => Self::Unauthorized,
+            FailureReason::SourceUnreachable => Self::SourceUnreachable,
+            FailureReason::DigestMismatch => Self::DigestMismatch,
+            FailureReason::NoSpaceLeft => Self::NoSpaceLeft,
+            FailureReason::InsufficientMemory => Self::InsufficientMemory,
+            FailureReason::UnsupportedModel => Self::UnsupportedModel,
+            FailureReason::InvalidModel => Self::InvalidModel,
+            FailureReason::InvalidArguments => Self::InvalidArguments,
+            FailureReason::DeviceFailed => Self::DeviceFailed,
+            FailureReason::Internal => Self::ServerFailed,
+        }
+    }
+}
