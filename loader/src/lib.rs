@@ -1,1 +1,146 @@
-//! placeholder
+//! Where a model comes from: resolve an address to exact bytes, bring them here, verify them.
+//!
+//! # Addresses
+//!
+//! | form | meaning |
+//! |---|---|
+//! | `hf://ORGANISATION/NAME@REVISION` | a repository of the Hugging Face Hub or a mirror; branch, tag or commit (default `main`) |
+//! | `hf://ORGANISATION/NAME@REVISION#FILE` | the same, and one file of weights in it, for repositories with several GGUF files |
+//! | `oci://HOST/REPOSITORY:TAG`, `oci://HOST/REPOSITORY@sha256:HEX` | an artifact (ORAS) or an image with model files |
+//! | `https://HOST/FILE`, `http://HOST/FILE` | one file |
+//! | `file:///PATH` | a file or directory on a mounted volume, used where it is |
+#![warn(missing_docs)]
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+pub use perennial_crds::serving::{FailureReason, LoadingProgress, LoadingStage, ResolvedModel};
+
+pub use crate::digest::{Digest, digest_of_files};
+pub use crate::error::LoadError;
+pub use crate::progress::Progress;
+pub use crate::retry::RetryPolicy;
+pub use crate::settings::{Secret, Settings};
+pub use crate::source::{HubSource, Source};
+
+mod digest;
+mod error;
+mod local;
+mod progress;
+mod retry;
+mod select;
+mod settings;
+mod source;
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// Where from.
+    pub source: Source,
+    /// The only content that is acceptable, as `sha256:HEX`; see [`ResolvedModel::digest`].
+    pub digest: Option<String>,
+    /// Directory for downloads; what is in it from an earlier start of the container is used again.
+    pub scratch: PathBuf,
+}
+
+/// A model whose files are on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalModel {
+    /// The directory that holds the files.
+    pub directory: PathBuf,
+    /// The files, absolute and sorted: weights and what belongs to them.
+    pub files: Vec<PathBuf>,
+    /// What the model is. The digest is empty for a `file://` source that was fetched without one: hashing it would
+    /// only delay the start.
+    pub resolved: ResolvedModel,
+}
+
+/// Resolves, downloads what is missing, verifies. Settings come from the environment.
+///
+/// # Errors
+/// Any [`LoadError`]; bytes that do not match are removed.
+pub async fn fetch(
+    request: &LoadRequest,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<LocalModel, LoadError> {
+    Loader::new(Settings::from_env()).fetch(request, progress, cancel).await
+}
+
+/// Finds out what exactly the source holds now, without keeping it. Settings come from the environment.
+///
+/// # Errors
+/// Any [`LoadError`].
+pub async fn resolve(request: &LoadRequest, cancel: &CancellationToken) -> Result<ResolvedModel, LoadError> {
+    Loader::new(Settings::from_env()).resolve(request, cancel).await
+}
+
+/// Makes ring the provider of cryptography for this process. Calling it again changes nothing.
+pub fn install_crypto_provider() {
+    // An error says that a provider is there already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// [`fetch()`] and [`resolve()`] with settings of one's own.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    settings: Settings,
+}
+
+impl Loader {
+    /// A loader.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        install_crypto_provider();
+        Self { settings }
+    }
+
+    /// See [`fetch()`].
+    ///
+    /// # Errors
+    /// Any [`LoadError`].
+    pub async fn fetch(
+        &self,
+        request: &LoadRequest,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<LocalModel, LoadError> {
+        let expected = request.digest.as_deref().map(str::parse).transpose()?;
+        match &request.source {
+            Source::File(path) => local::fetch(path, expected, progress, cancel).await,
+            other => Err(LoadError::Unsupported {
+                subject: other.to_string(),
+                problem: format!(
+                    "only file:// sources can be fetched by {} connections",
+                    self.settings.connections
+                ),
+            }),
+        }
+    }
+
+    /// See [`resolve()`].
+    ///
+    /// # Errors
+    /// Any [`LoadError`].
+    pub async fn resolve(&self, request: &LoadRequest, cancel: &CancellationToken) -> Result<ResolvedModel, LoadError> {
+        let expected = request.digest.as_deref().map(str::parse).transpose()?;
+        match &request.source {
+            Source::File(path) => local::resolve(path, expected, cancel).await,
+            other => Err(LoadError::Unsupported {
+                subject: other.to_string(),
+                problem: "only file:// sources can be resolved".to_owned(),
+            }),
+        }
+    }
+}
+
+fn resolved_model(uri: String, digest: String, sizes: impl ExactSizeIterator<Item = u64>) -> ResolvedModel {
+    let files = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+    ResolvedModel {
+        uri,
+        digest,
+        size_bytes: sizes.sum(),
+        files,
+    }
+}
