@@ -23,10 +23,8 @@ while [ $# -gt 0 ]; do
 done
 
 [ -x target/cluster/testcluster ] || hack/cluster-build.sh
-# IMAGES_SKIP_BUILD is for those who have just built the binaries themselves.
-if [ -z "${IMAGES_SKIP_BUILD:-}" ]; then
-	cargo build --quiet --locked --profile ci -p perennial-operator -p perennial-server --bins
-fi
+# The whole workspace, so that features are resolved alike for all who build here and nothing is compiled twice.
+cargo build --quiet --locked --profile ci --workspace --bins
 binaries=${CARGO_TARGET_DIR:-target}/ci
 certificates=/etc/ssl/certs/ca-certificates.crt
 [ -f "$certificates" ] || fail "$certificates is missing: install the package ca-certificates"
@@ -50,7 +48,8 @@ pack() {
 	local archive="target/images/$name-$version.tar" digest
 	digest=$(testcluster image build "$image_prefix/$name:$version" "${arguments[@]}" \
 		--output "$archive" "${load[@]}")
-	printf '%s/%s:%s  %s  %s\n' "$image_prefix" "$name" "$version" "$digest" "$archive"
+	echo "$digest" >"${archive%.tar}.digest"
+	printf '  %s  %s/%s:%s  %s\n' "$(du -h "$archive" | cut -f1)" "$image_prefix" "$name" "$version" "$archive"
 	if [ -n "$push" ]; then
 		testcluster image build "$push/$name:$version" "${arguments[@]}" --push "${plain_http[@]}" >/dev/null
 		printf 'pushed %s/%s:%s\n' "$push" "$name" "$version"

@@ -1,0 +1,44 @@
+# What one does here. Each target calls a script that says more about itself.
+.DEFAULT_GOAL := help
+.PHONY: help setup build images cluster-up cluster-down demo demo-down \
+	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator docs
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing on a Debian machine, check Rust, Go and Python
+	@hack/setup.sh
+build: ## build the operator and the server
+	cargo build --locked --profile ci --workspace --bins
+images: ## pack them into OCI images in target/images; ARGS="--push REGISTRY" pushes
+	@hack/images.sh $(ARGS)
+
+demo: ## from nothing to a model that answers, on this machine
+	@hack/demo.sh
+demo-down: ## end the demo
+	@hack/demo-down.sh
+cluster-up: ## start the test cluster with Perennial in it
+	@hack/cluster-up.sh $(ARGS)
+cluster-down: ## stop the test cluster and remove all traces
+	@hack/demo-down.sh
+
+test: ## all tiers, up to a whole cluster (needs root)
+	@hack/test.sh
+test-fast: ## what needs no cluster
+	@hack/test.sh T0
+test-e2e: ## the whole cluster only
+	@hack/test.sh T4
+test-long: ## the long runs
+	@TEST_LONG=1 hack/test.sh T2 T3 T4
+bench-operator: ## 1,000 LLMDeployments against the API server alone
+	@hack/bench-operator.sh
+
+fmt: ## format the sources
+	@hack/lint.sh --fix
+lint: ## formats, lints, scripts, licences
+	@hack/lint.sh
+generate: ## write the generated files anew
+	@hack/generate.sh
+check-generated: ## fail when a generated file is out of date
+	@hack/generate.sh --check
+docs: generate ## the generated parts of the documentation

@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# Steps that the demo, the end-to-end tests and make cluster-up share. To be sourced after ../lib.sh.
+# shellcheck disable=SC2154 # which sets what is not set here
+system_namespace=perennial-system
+
+# start_cluster [FLAG...]: the test cluster, unless it is there already.
+start_cluster() {
+	local obstacle
+	obstacle=$(node_obstacle)
+	[ -z "$obstacle" ] || fail "no cluster can run here: $obstacle. Or use your own: DEMO_CLUSTER=current DEMO_REGISTRY=... make demo"
+	if [ $# -gt 0 ] || ! testcluster status >/dev/null 2>&1; then
+		testcluster up "$@" >/dev/null || fail "the test cluster did not start; see $(dirname "$(testcluster kubeconfig)")/logs"
+	fi
+	KUBECONFIG=$(testcluster kubeconfig)
+	export KUBECONFIG
+}
+
+# push_images REGISTRY [FLAG]: packs the images, pushes them, and sets operator_digest and server_digest.
+push_images() {
+	hack/images.sh --push "$@" >/dev/null
+	operator_digest=$(cat "target/images/perennial-operator-$version.digest")
+	server_digest=$(cat "target/images/perennial-server-$version.digest")
+}
+
+# install_charts REGISTRY [HELM FLAG...]: both charts, with the images that were pushed there, by digest: what
+# runs is what was built.
+install_charts() {
+	local registry=$1
+	shift
+	helm upgrade --install perennial-crds charts/perennial-crds --namespace "$system_namespace" --create-namespace --wait >/dev/null
+	helm upgrade --install perennial charts/perennial --namespace "$system_namespace" --wait --timeout 3m \
+		--set-string "image.repository=$registry/perennial-operator,image.digest=$operator_digest" \
+		--set-string "server.image.repository=$registry/perennial-server,server.image.digest=$server_digest" \
+		"$@" >/dev/null
+}
+
+# explain NAMESPACE NAME: what a person would look at when an LLMDeployment does not get ready.
+explain() {
+	local pod
+	echo
+	echo "--- the object"
+	kubectl --namespace "$1" get llmdeployment "$2" --output yaml --show-managed-fields=false || true
+	echo "--- events"
+	kubectl --namespace "$1" get events --sort-by=.lastTimestamp | tail -n 25 || true
+	echo "--- pods"
+	kubectl --namespace "$1" get pods --output wide || true
+	for pod in $(kubectl --namespace "$1" get pods --output name --selector "perennial.dev/name=$2" 2>/dev/null); do
+		echo "--- log of $pod"
+		kubectl --namespace "$1" logs "$pod" --tail 25 || true
+	done
+	echo "--- log of the operator"
+	kubectl --namespace "$system_namespace" logs --selector app.kubernetes.io/name=perennial --tail 25 || true
+} >&2

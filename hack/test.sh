@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Runs the tests, the cheap ones first, and ends with a table. All tiers run even when one fails.
+#
+#   hack/test.sh            all tiers
+#   hack/test.sh TIER...    some of: T0 go charts T2 T3 T4
+#
+# T0 is what needs no cluster (T0 and T1 of the design), T2 real API servers, T3 the same with faults, T4 a
+# whole cluster, which needs root. The Rust parts are built once, by one cargo command, and the test
+# programs are then run as they are. Logs are in target/test. TEST_LONG=1 adds the tests that are ignored
+# because they take long.
+source "$(dirname "$0")/lib.sh"
+source hack/demo/lib.sh
+
+tiers=("$@")
+[ $# -gt 0 ] || tiers=(T0 go charts T2 T3 T4)
+for tier in "${tiers[@]}"; do
+	case $tier in T0 | go | charts | T2 | T3 | T4) ;; *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "$0"; exit 2 ;; esac
+done
+wanted() { [[ " ${tiers[*]} " == *" $1 "* ]]; }
+
+logs=$root/target/test
+rm -rf "$logs"
+mkdir -p "$logs"
+rows=() broken=""
+
+# record NAME RESULT PASSED FAILED SKIPPED SECONDS [REASON]
+record() {
+	rows+=("$(printf '%-22s %-8s %7s %7s %8s %7s s  %s' "$@")")
+	[ "$2" != FAILED ] || broken=yes
+	printf -- '--- %s: %s (%s s) %s\n' "$1" "$2" "$6" "${7:-}"
+}
+
+# run NAME COMMAND...: one line of the table. Counts what libtest, go test and our scripts print.
+run() {
+	local name=$1 log began=$SECONDS result=passed passed failed skipped
+	log=$logs/${name// /-}.log
+	shift
+	printf '\n=== %s\n' "$name"
+	if "$@" >"$log" 2>&1; then :; else
+		result=FAILED
+		tail -n 60 "$log"
+		echo "--- the whole log: $log"
+	fi
+	# libtest; our scripts; go test; the last two count by line.
+	read -r passed failed skipped < <(awk '
+		/^test result: / { gsub(/[;.]/, ""); passed += $4; failed += $6; skipped += $8 }
+		/^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
+		/^ *--- PASS/ { passed++ }
+		/^ *--- FAIL/ { failed++ }
+		/^ *--- SKIP/ { skipped++ }
+		END { print passed + 0, failed + 0, skipped + 0 }' "$log")
+	record "$name" "$result" "$passed" "$failed" "$skipped" $((SECONDS - began))
+}
+
+skip() {
+	printf '\n=== %s\n' "$1"
+	record "$1" skipped - - - 0 "$2"
+}
+
+# The test programs: TARGET, tab, package directory, tab, program.
+build_tests() {
+	cargo test --locked --profile ci --workspace --no-run --message-format json-render-diagnostics |
+		jq --raw-output 'select(.reason == "compiler-artifact" and .profile.test and .executable)
+			| [.target.name, (.manifest_path | sub("/Cargo.toml$"; "")), .executable] | @tsv' >"$logs/programs"
+}
+
+# run_programs PATTERN [ARGUMENT...]: those whose "PACKAGE-DIRECTORY TARGET" matches.
+run_programs() {
+	local pattern=$1 target directory program status=0
+	shift
+	while IFS=$'\t' read -r target directory program; do
+		[[ "${directory##*/} $target" =~ $pattern ]] || continue
+		echo "Running $target of ${directory##*/}"
+		# As cargo test does it.
+		(cd "$directory" && CARGO_MANIFEST_DIR=$directory "$program" "$@") || status=1
+	done <"$logs/programs"
+	return $status
+}
+any_program() { awk -F '\t' '{n = split($2, path, "/"); print path[n], $1}' "$logs/programs" | grep -Eq "$1"; }
+
+go_tests() (
+	cd tests/cluster
+	export CGO_ENABLED=0
+	go vet -trimpath ./...
+	go test -trimpath -v ./internal/...
+)
+
+# The cluster with Perennial and a model in it, as the demo has it, for clients that know nothing of us.
+conformance() {
+	local address
+	testcluster down
+	start_cluster --audit-log
+	push_images "$cluster_registry"
+	testcluster artifact push "$cluster_registry/$model_repository:$model_tag" "$model_file"
+	install_charts "$cluster_registry" --set "server.plainHttpRegistries={$cluster_registry}"
+	sed "s#MODEL_REFERENCE#$cluster_registry/$model_repository:$model_tag#" hack/demo/smollm2.yaml |
+		kubectl --namespace default apply --filename -
+	kstatus-wait --timeout 5m "$KUBECONFIG" default smollm2 || { explain default smollm2; return 1; }
+	kubectl --namespace default wait --for=condition=Ready --timeout=60s llm/smollm2
+	address=$(kubectl --namespace default get service smollm2 --output jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
+	curl --silent --output /dev/null --retry 10 --retry-connrefused --retry-delay 1 "http://$address/v1/models"
+	tests/conformance/run.sh "http://$address" smollm2 || { explain default smollm2; return 1; }
+}
+
+needs_rust() { wanted T0 || wanted T2 || wanted T3 || wanted T4; }
+built=yes
+if needs_rust; then
+	run "build of the tests" build_tests
+	[ -z "$broken" ] || built=""
+fi
+if wanted go || wanted charts || wanted T2 || wanted T3 || wanted T4; then
+	run "build of the cluster" hack/cluster-build.sh
+fi
+
+# rust_tier NAME PATTERN [ARGUMENT...]
+rust_tier() {
+	local name=$1 pattern=$2
+	shift 2
+	[ -z "${TEST_LONG:-}" ] || set -- "$@" --include-ignored
+	if [ -z "$built" ]; then
+		skip "$name" "the build failed"
+	elif ! any_program "$pattern"; then
+		skip "$name" "there is no such test"
+	else
+		run "$name" run_programs "$pattern" "$@"
+	fi
+}
+
+if wanted T0; then
+	rust_tier "T0 T1 without cluster" '^(crds|engine|loader|operator|server) |^tests perennial_tests$'
+fi
+if wanted go; then run "test cluster" go_tests; fi
+if wanted charts; then
+	if [ -x charts/tests/run.sh ]; then run "charts" charts/tests/run.sh; else skip "charts" "charts/tests/run.sh is not there"; fi
+fi
+if wanted T2; then rust_tier "T2 API server" '^tests controlplane$'; fi
+if wanted T3; then rust_tier "T3 faults" '^tests faults$'; fi
+if wanted T4; then
+	obstacle=$(node_obstacle)
+	if [ -n "$obstacle" ]; then
+		skip "T4 cluster" "$obstacle"
+		skip "T4 conformance" "$obstacle"
+	elif [ -z "$built" ]; then
+		skip "T4 cluster" "the build failed"
+		skip "T4 conformance" "the build failed"
+	else
+		run "images" hack/images.sh
+		run "model" hack/fetch-model.sh
+		rust_tier "T4 cluster" '^tests e2e$' --test-threads=1
+		run "T4 conformance" conformance
+		testcluster down
+	fi
+fi
+
+printf '\n%-22s %-8s %7s %7s %8s %9s\n' tier result passed failed skipped time
+printf '%s\n' "${rows[@]}"
+printf 'in all %d s\n' "$SECONDS"
+[ -z "$broken" ]
