@@ -15,7 +15,10 @@ pub fn files() -> Vec<(&'static str, String)> {
     vec![
         ("crds/llmdeployments.perennial.dev.yaml", crd.clone()),
         ("charts/perennial-crds/files/llmdeployments.perennial.dev.yaml", crd),
-        ("docs/reference/llmdeployment.md", crate::reference::markdown(&llm_deployment())),
+        (
+            "docs/reference/llmdeployment.md",
+            crate::reference::markdown(&llm_deployment()),
+        ),
     ]
 }
 
@@ -47,7 +50,11 @@ fn complete(crd: &CustomResourceDefinition) -> Value {
 fn drop_unknown_formats(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
                 map.remove("format");
             }
             map.values_mut().for_each(drop_unknown_formats);

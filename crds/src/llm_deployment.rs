@@ -79,7 +79,10 @@ pub struct LLMDeploymentSpec {
 pub struct ModelSpec {
     /// Name under which clients ask for the model. Default: the name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._/:-]*[A-Za-z0-9])?$")
+    )]
     pub name: Option<String>,
     /// Where the model comes from; exactly one.
     pub source: ModelSource,
@@ -120,7 +123,10 @@ pub struct ModelSource {
 #[serde(rename_all = "camelCase")]
 pub struct HuggingFaceSource {
     /// `ORGANISATION/NAME`.
-    #[schemars(length(max = 192), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    #[schemars(
+        length(max = 192),
+        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
+    )]
     pub repository: String,
     /// Branch, tag or 40-digit commit. A branch or tag is resolved once per change of the source, and stays there.
     #[serde(default = "default_revision")]
@@ -128,7 +134,10 @@ pub struct HuggingFaceSource {
     pub revision: String,
     /// One file of the repository, for repositories that hold several GGUF files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"))]
+    #[schemars(
+        length(max = 256),
+        regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    )]
     pub file: Option<String>,
     /// Address of the Hub or of a mirror. Default: the Hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +153,12 @@ pub struct HuggingFaceSource {
 #[serde(rename_all = "camelCase")]
 pub struct OciSource {
     /// `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@sha256:DIGEST`. A tag is resolved once per change of the source.
-    #[schemars(length(max = 512), regex(pattern = r"^[a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"))]
+    #[schemars(
+        length(max = 512),
+        regex(
+            pattern = r"^[a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?/[a-z0-9][a-z0-9._/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+        )
+    )]
     pub reference: String,
     /// Secret of type `kubernetes.io/dockerconfigjson` with credentials for the registry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,13 +287,19 @@ pub struct LifecycleSpec {
 
 impl Default for RolloutSpec {
     fn default() -> Self {
-        Self { progress_deadline_seconds: default_progress_deadline(), paused: false }
+        Self {
+            progress_deadline_seconds: default_progress_deadline(),
+            paused: false,
+        }
     }
 }
 
 impl Default for LifecycleSpec {
     fn default() -> Self {
-        Self { drain_seconds: default_drain(), startup_deadline_seconds: default_startup_deadline() }
+        Self {
+            drain_seconds: default_drain(),
+            startup_deadline_seconds: default_startup_deadline(),
+        }
     }
 }
 

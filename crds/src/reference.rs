@@ -7,7 +7,10 @@ use serde_json::Value;
 /// Markdown with every field of `spec` and `status`: type, default, bounds, meaning, rules.
 #[must_use]
 pub fn markdown(crd: &Value) -> String {
-    let kind = crd.pointer("/spec/names/kind").and_then(Value::as_str).unwrap_or_default();
+    let kind = crd
+        .pointer("/spec/names/kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let version = crd.pointer("/spec/versions/0").unwrap_or(&Value::Null);
     let schema = &version["schema"]["openAPIV3Schema"];
     let mut out = format!(
@@ -16,22 +19,38 @@ pub fn markdown(crd: &Value) -> String {
         text(schema)
     );
     for (section, title) in [("spec", "Spec"), ("status", "Status")] {
-        let _ = write!(out, "\n## {title}\n\n| field | type | default | meaning |\n|---|---|---|---|\n");
+        let _ = write!(
+            out,
+            "\n## {title}\n\n| field | type | default | meaning |\n|---|---|---|---|\n"
+        );
         rows(&mut out, section, &schema["properties"][section]);
     }
     let mut rules = Vec::new();
     collect_rules("", schema, &mut rules);
-    out.push_str("\n## Rules\n\nThe API server refuses an object that breaks one of these.\n\n| where | message |\n|---|---|\n");
+    out.push_str(
+        "\n## Rules\n\nThe API server refuses an object that breaks one of these.\n\n| where | message |\n|---|---|\n",
+    );
     for (path, message) in rules {
-        let _ = writeln!(out, "| `{}` | {} |", if path.is_empty() { "metadata" } else { &path }, cell(&message));
+        let _ = writeln!(
+            out,
+            "| `{}` | {} |",
+            if path.is_empty() { "metadata" } else { &path },
+            cell(&message)
+        );
     }
     out
 }
 
 fn rows(out: &mut String, path: &str, schema: &Value) {
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let Some(properties) = schema["properties"].as_object() else { return };
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
     for (name, field) in properties {
         let full = format!("{path}.{name}");
         let default = match (&field["default"], required.contains(&name.as_str())) {
@@ -39,8 +58,18 @@ fn rows(out: &mut String, path: &str, schema: &Value) {
             (Value::Null, false) => String::new(),
             (value, _) => format!("`{value}`"),
         };
-        let meaning = [text(field), bounds(field)].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let _ = writeln!(out, "| `{full}` | {} | {} | {} |", type_name(field), cell(&default), cell(&meaning));
+        let meaning = [text(field), bounds(field)]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ");
+        let _ = writeln!(
+            out,
+            "| `{full}` | {} | {} | {} |",
+            type_name(field),
+            cell(&default),
+            cell(&meaning)
+        );
         rows(out, &full, field);
         if path != "status" && !field["items"].is_null() {
             rows(out, &format!("{full}[]"), &field["items"]);

@@ -1,1 +1,19 @@
-//! placeholder
+//! The Kubernetes operator: LLMDeployments rolled out, changed safely, reported truthfully.
+//!
+//! `deployment` decides and builds and is pure but for its shell; `apply` is the one place that writes; `index` and
+//! `controller` keep caches and say what to look at; `run` wires it all.
+
+pub mod admin;
+pub mod apply;
+pub mod args;
+pub mod backoff;
+pub mod client;
+pub mod controller;
+pub mod deployment;
+pub mod disposition;
+pub mod index;
+pub mod lease;
+pub mod loading;
+pub mod metrics;
+pub mod remember;
+pub mod run;

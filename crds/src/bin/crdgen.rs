@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     if stale.is_empty() {
         return ExitCode::SUCCESS;
     }
-    eprintln!("crdgen: out of date: {}. Run `make generate` and commit the result.", stale.join(", "));
+    eprintln!(
+        "crdgen: out of date: {}. Run `make generate` and commit the result.",
+        stale.join(", ")
+    );
     ExitCode::FAILURE
 }
 

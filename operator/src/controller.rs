@@ -1,0 +1,284 @@
+//! Watches, caches and the queue of one namespace or of all of them.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Config, WatchStreamExt, applier, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
+use perennial_crds::LLMDeployment;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Child;
+use crate::backoff::Backoff;
+use crate::deployment::observe::Indexes;
+use crate::deployment::reconcile::{self, Shell, reconcile};
+use crate::disposition::Disposition;
+use crate::index::Owner;
+use crate::metrics::Metrics;
+
+/// Changes that arrive within this time are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Looks at an object that only a change can cure, in case the change was elsewhere (a name that became free).
+const PERMANENT: Duration = Duration::from_secs(300);
+
+type Guarded = DeserializeGuard<LLMDeployment>;
+
+/// Limits of a controller.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Objects at the same time.
+    pub concurrency: u16,
+    /// Time for one look.
+    pub timeout: Duration,
+}
+
+struct Context {
+    shell: Shell,
+    metrics: Arc<Metrics>,
+    backoff: Backoff,
+    reasons: Mutex<HashMap<Owner, String>>,
+    limits: Limits,
+}
+
+#[derive(Debug, Error)]
+enum Failed {
+    #[error(transparent)]
+    Reconcile(#[from] reconcile::Error),
+    #[error("it took longer than {0:?}")]
+    TimedOut(Duration),
+    #[error("the stored object cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Runs the controller until cancelled; a look that is under way is finished first.
+pub async fn run(
+    client: Client,
+    namespace: Option<&str>,
+    shell: Shell,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    cancel: CancellationToken,
+) {
+    let context = Arc::new(Context {
+        shell,
+        metrics,
+        backoff: Backoff::default(),
+        reasons: Mutex::default(),
+        limits,
+    });
+    let (reader, writer) = reflector::store::<Guarded>();
+    let objects = watcher(scoped::<Guarded>(&client, namespace), watcher::Config::default()).default_backoff();
+    let objects = reflector::reflector(writer, objects.map(|event| event.map(|event| event.modify(slim))));
+    let changed = changed_objects(objects, Arc::clone(&context));
+    let children = follow(&client, namespace, &context.shell.indexes);
+    let queue = stream::select(changed, children)
+        .map(|owner| Ok::<_, Infallible>(ObjectRef::<Guarded>::new(&owner.name).within(&owner.namespace)))
+        .take_until(cancel.cancelled_owned());
+    let config = Config::default().debounce(DEBOUNCE).concurrency(limits.concurrency);
+    applier(
+        |object, context| Box::pin(look(object, context)),
+        error_policy,
+        context,
+        reader,
+        queue,
+        config,
+    )
+    .for_each(|_| std::future::ready(()))
+    .await;
+}
+
+fn scoped<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Owners of whatever changed among the children.
+fn follow(client: &Client, namespace: Option<&str>, indexes: &Indexes) -> BoxStream<'static, Owner> {
+    fn bare<K: Child>(child: &mut K) {
+        child.managed_fields_mut().clear();
+    }
+    let streams: Vec<BoxStream<'static, Owner>> = vec![
+        indexes.service_accounts.follow(scoped(client, namespace), bare).boxed(),
+        indexes.revisions.follow(scoped(client, namespace), bare).boxed(),
+        indexes.services.follow(scoped(client, namespace), bare).boxed(),
+        indexes
+            .disruption_budgets
+            .follow(scoped(client, namespace), bare)
+            .boxed(),
+        indexes.deployments.follow(scoped(client, namespace), bare).boxed(),
+        indexes.jobs.follow(scoped(client, namespace), bare).boxed(),
+        indexes
+            .pods
+            .follow(
+                scoped(client, namespace),
+                |pod: &mut k8s_openapi::api::core::v1::Pod| {
+                    bare(pod);
+                    pod.spec = None;
+                },
+            )
+            .boxed(),
+        indexes.slices.follow(scoped(client, namespace), bare).boxed(),
+    ];
+    stream::select_all(streams).boxed()
+}
+
+fn slim(object: &mut Guarded) {
+    object.managed_fields_mut().clear();
+}
+
+/// Objects whose spec or annotations changed. A change of the status alone is our own and needs no look.
+fn changed_objects(
+    objects: impl Stream<Item = watcher::Result<watcher::Event<Guarded>>> + Send + 'static,
+    context: Arc<Context>,
+) -> BoxStream<'static, Owner> {
+    let mut seen: HashMap<Owner, u64> = HashMap::new();
+    objects
+        .filter_map(move |event| {
+            let owner = match event {
+                Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                    let fingerprint = fingerprint(&object);
+                    let owner = owner(&object);
+                    (seen.insert(owner.clone(), fingerprint) != Some(fingerprint)).then_some(owner)
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    let owner = owner(&object);
+                    seen.remove(&owner);
+                    context.forget(&owner);
+                    None
+                }
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => None,
+                Err(error) => {
+                    tracing::warn!(kind = "LLMDeployment", %error, "A watch broke off; it is taken up again.");
+                    None
+                }
+            };
+            std::future::ready(owner)
+        })
+        .boxed()
+}
+
+fn owner(object: &Guarded) -> Owner {
+    Owner {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+fn fingerprint(object: &Guarded) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let metadata = object.meta();
+    (&metadata.uid, metadata.generation, &metadata.annotations).hash(&mut hasher);
+    metadata.deletion_timestamp.is_some().hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn look(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Failed> {
+    context.shell.indexes.wait_until_ready().await;
+    let _active = context.metrics.begin();
+    let started = Instant::now();
+    let outcome = timed(&object, &context).await;
+    let result = match &outcome {
+        Ok(_) => {
+            context.backoff.succeeded(&owner(&object));
+            "success"
+        }
+        Err(Failed::Reconcile(error)) if error.disposition() == Disposition::Silent => "requeue_after",
+        Err(error) => {
+            if let Failed::Reconcile(error) = error
+                && error.disposition() == Disposition::Permanent
+            {
+                context.metrics.terminal(error.reason().as_str());
+            }
+            "error"
+        }
+    };
+    context.metrics.finished(result, started.elapsed());
+    outcome
+}
+
+async fn timed(object: &Guarded, context: &Context) -> Result<Action, Failed> {
+    let readable = match &object.0 {
+        Ok(readable) => readable,
+        Err(error) => return Err(Failed::Unreadable(error.to_string())),
+    };
+    if readable.metadata.deletion_timestamp.is_some() {
+        // Its children go by their owner references.
+        return Ok(Action::await_change());
+    }
+    let outcome = tokio::time::timeout(context.limits.timeout, reconcile(readable, &context.shell)).await;
+    context.count(readable);
+    match outcome {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => {
+            context.metrics.timed_out();
+            Err(Failed::TimedOut(context.limits.timeout))
+        }
+    }
+}
+
+impl Context {
+    /// Keeps the count of objects by the reason of their `Ready` condition.
+    fn count(&self, object: &LLMDeployment) {
+        let status = self.shell.remembered.status(object);
+        let reason = status
+            .conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Ready")
+            .map(|ready| ready.reason);
+        let Some(reason) = reason else { return };
+        let owner = Owner {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        };
+        let before = self.reasons.lock().insert(owner, reason.clone());
+        self.metrics.moved(before.as_deref(), Some(&reason));
+    }
+
+    fn forget(&self, owner: &Owner) {
+        self.backoff.succeeded(owner);
+        self.shell.remembered.forget(owner);
+        let before = self.reasons.lock().remove(owner);
+        self.metrics.moved(before.as_deref(), None);
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
+fn error_policy(object: Arc<Guarded>, error: &Failed, context: Arc<Context>) -> Action {
+    let owner = owner(&object);
+    let disposition = match error {
+        Failed::Reconcile(error) => error.disposition(),
+        Failed::TimedOut(_) => Disposition::Retry,
+        Failed::Unreadable(_) => Disposition::Permanent,
+    };
+    match disposition {
+        Disposition::Silent => {
+            tracing::debug!(namespace = owner.namespace, name = owner.name, %error, "A race; looking again.");
+            Action::requeue(Duration::from_secs(1))
+        }
+        Disposition::Permanent => {
+            tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "Cannot be done as it stands.");
+            Action::requeue(PERMANENT)
+        }
+        Disposition::Retry => {
+            let wait = context.backoff.failed(&owner);
+            tracing::warn!(namespace = owner.namespace, name = owner.name, %error, ?wait, "Failed; trying again.");
+            Action::requeue(wait)
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Asks starting pods how far they are.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use perennial_crds::serving::{LOADING_PATH, LoadingProgress, METRICS_PORT};
+
+use crate::deployment::diagnose;
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Progress is a few hundred bytes; whatever is longer comes from something else than our server.
+const LONGEST_ANSWER: usize = 16 * 1024;
+
+/// Reads `/loading` of pods.
+#[derive(Clone, Debug)]
+pub struct LoadingReader {
+    http: reqwest::Client,
+}
+
+impl LoadingReader {
+    /// A reader that follows no redirect and no proxy, and waits a second at most.
+    ///
+    /// # Errors
+    /// If the TLS library cannot be set up.
+    pub fn new() -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        Ok(Self { http })
+    }
+
+    /// Name and progress of the newest pod that runs but does not answer yet.
+    pub async fn newest(&self, pods: &[&Pod]) -> Option<(String, LoadingProgress)> {
+        let starting = pods
+            .iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none() && !diagnose::is_ready(pod) && is_running(pod))
+            .max_by_key(|pod| (pod.creation_timestamp().map(|time| time.0), pod.name_any()))?;
+        let address = starting.status.as_ref()?.pod_ip.clone()?;
+        Some((starting.name_any(), self.read(&address).await?))
+    }
+
+    async fn read(&self, address: &str) -> Option<LoadingProgress> {
+        let host = if address.contains(':') {
+            format!("[{address}]")
+        } else {
+            address.to_owned()
+        };
+        let mut answer = self
+            .http
+            .get(format!("http://{host}:{METRICS_PORT}{LOADING_PATH}"))
+            .send()
+            .await
+            .ok()?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.ok()? {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST_ANSWER {
+                return None;
+            }
+        }
+        serde_json::from_slice(&body).ok()
+    }
+}
+
+/// Whether a container of the pod runs, so that there is somebody to ask.
+#[must_use]
+pub fn is_running(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    statuses.is_some_and(|all| {
+        all.iter()
+            .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+    })
+}
