@@ -11,7 +11,7 @@
 //! | `file:///PATH` | a file or directory on a mounted volume, used where it is |
 #![warn(missing_docs)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,14 +24,29 @@ pub use crate::retry::RetryPolicy;
 pub use crate::settings::{Secret, Settings};
 pub use crate::source::{HubSource, Source};
 
+use crate::http::Http;
+use crate::retry::Tries;
+use crate::store::Store;
+use crate::transfer::{Context, blocking};
+
 mod digest;
+mod docker_config;
 mod error;
+mod http;
 mod local;
+mod oci;
+mod part;
 mod progress;
+mod ranges;
+mod registry;
 mod retry;
 mod select;
 mod settings;
 mod source;
+mod space;
+mod store;
+mod transfer;
+mod unpack;
 
 /// What to load.
 #[derive(Clone, Debug)]
@@ -107,14 +122,22 @@ impl Loader {
         cancel: &CancellationToken,
     ) -> Result<LocalModel, LoadError> {
         let expected = request.digest.as_deref().map(str::parse).transpose()?;
+        let job = Job {
+            settings: &self.settings,
+            scratch: &request.scratch,
+            expected,
+            progress,
+            tries: Tries {
+                policy: self.settings.retry.clone(),
+                cancel: cancel.clone(),
+            },
+        };
         match &request.source {
             Source::File(path) => local::fetch(path, expected, progress, cancel).await,
+            Source::Oci(reference) => oci::fetch(reference, &job).await,
             other => Err(LoadError::Unsupported {
                 subject: other.to_string(),
-                problem: format!(
-                    "only file:// sources can be fetched by {} connections",
-                    self.settings.connections
-                ),
+                problem: "not fetched yet".to_owned(),
             }),
         }
     }
@@ -125,13 +148,45 @@ impl Loader {
     /// Any [`LoadError`].
     pub async fn resolve(&self, request: &LoadRequest, cancel: &CancellationToken) -> Result<ResolvedModel, LoadError> {
         let expected = request.digest.as_deref().map(str::parse).transpose()?;
+        let tries = Tries {
+            policy: self.settings.retry.clone(),
+            cancel: cancel.clone(),
+        };
         match &request.source {
             Source::File(path) => local::resolve(path, expected, cancel).await,
+            Source::Oci(reference) => oci::resolve(reference, expected, &self.settings, &tries).await,
             other => Err(LoadError::Unsupported {
                 subject: other.to_string(),
-                problem: "only file:// sources can be resolved".to_owned(),
+                problem: "not resolved yet".to_owned(),
             }),
         }
+    }
+}
+
+/// One fetch: what all sources need for it.
+struct Job<'a> {
+    settings: &'a Settings,
+    scratch: &'a Path,
+    expected: Option<Digest>,
+    progress: &'a Progress,
+    tries: Tries,
+}
+
+impl Job<'_> {
+    fn context(&self, store: Store) -> Result<Context, LoadError> {
+        Ok(Context::new(
+            Http::new()?,
+            store,
+            self.settings,
+            self.progress,
+            &self.tries.cancel,
+        ))
+    }
+
+    /// The model of an earlier start of the container, if it is complete and right.
+    async fn completed(&self, store: &Store) -> Result<Option<LocalModel>, LoadError> {
+        let (store, expected, cancel) = (store.clone(), self.expected, self.tries.cancel.clone());
+        blocking(move || store.completed(expected, &cancel)).await
     }
 }
 

@@ -1,6 +1,11 @@
-//! When to try again, and when to stop. Pure: the waiting is done by whoever asks.
+//! When to try again, and when to stop. The decision is pure; [`Tries`] waits for it.
 
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::LoadError;
+use crate::http::Failure;
 
 /// How patiently a source is tried. Attempts that move bytes do not count.
 #[derive(Clone, Debug)]
@@ -50,6 +55,63 @@ impl Patience {
         let doubled = policy.first.saturating_mul(1 << (self.failures - 1).min(16));
         let wait = doubled.min(policy.longest).mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0));
         Some(wait.max(asked.unwrap_or_default()).min(policy.longest.mul_f64(1.25)))
+    }
+}
+
+/// Waits between attempts, until it is time to give up or the process is stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Tries {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Tries {
+    /// Waits after a failed attempt, or says that it is time to give up.
+    pub(crate) async fn pause(
+        &self,
+        patience: &mut Patience,
+        subject: &str,
+        problem: String,
+        asked: Option<Duration>,
+    ) -> Result<(), LoadError> {
+        let Some(wait) = patience.failed(&self.policy, asked, rand::random()) else {
+            return Err(LoadError::Unreachable {
+                subject: subject.to_owned(),
+                problem: format!(
+                    "{problem} (given up after {} attempts without progress)",
+                    patience.failures()
+                ),
+            });
+        };
+        tracing::warn!(subject, problem, attempt = patience.failures(), wait = ?wait, "it broke off, trying again");
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(LoadError::Cancelled),
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+
+    /// Asks until there is an answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        subject: &str,
+        attempt: impl AsyncFn() -> Result<T, Failure>,
+    ) -> Result<T, LoadError> {
+        let mut patience = Patience::default();
+        loop {
+            let result = tokio::select! {
+                () = self.cancel.cancelled() => return Err(LoadError::Cancelled),
+                result = attempt() => result,
+            };
+            match result {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Again { problem, after }) => self.pause(&mut patience, subject, problem, after).await?,
+                Err(Failure::Changed) => {
+                    self.pause(&mut patience, subject, "its content changed meanwhile".to_owned(), None)
+                        .await?;
+                }
+            }
+        }
     }
 }
 

@@ -57,6 +57,35 @@ pub(crate) fn select<'a>(
     Ok(chosen)
 }
 
+/// Chooses like [`select`] where the model may lie in a folder: the one nearest to the top that holds weights. Gives
+/// that folder, and the chosen files with it.
+pub(crate) fn select_nested<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<(String, Vec<String>), Unselected> {
+    let paths: Vec<&str> = paths.into_iter().collect();
+    let depth = |path: &str| path.matches('/').count();
+    let weights = || {
+        paths
+            .iter()
+            .copied()
+            .filter(|path| is_safetensors(path) || is_gguf(path))
+    };
+    let nearest = weights().map(depth).min().ok_or(Unselected::NoWeights)?;
+    let mut folders: Vec<&str> = weights().filter(|path| depth(path) == nearest).map(folder_of).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    let [folder] = folders.as_slice() else {
+        return Err(Unselected::Ambiguous(folders.into_iter().map(str::to_owned).collect()));
+    };
+    if folder.is_empty() {
+        return select(paths, None).map(|files| (String::new(), files));
+    }
+    let prefix = format!("{folder}/");
+    let files = select(paths.iter().filter_map(|path| path.strip_prefix(&prefix)), None)?;
+    Ok((
+        (*folder).to_owned(),
+        files.iter().map(|file| format!("{prefix}{file}")).collect(),
+    ))
+}
+
 /// Whether a file belongs to a model in a serveable format; other files of an image are not even unpacked.
 pub(crate) fn is_model_file(path: &str) -> bool {
     is_safetensors(path) || is_gguf(path) || is_companion(path)
@@ -244,6 +273,24 @@ mod tests {
         let split = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
         assert_eq!(chosen(&split, None).unwrap(), split.join(" "));
         assert_eq!(chosen(&split, Some(split[0])).unwrap(), split.join(" "));
+    }
+
+    #[test]
+    fn a_model_in_a_folder_is_found() {
+        let nested = |paths: &[&str]| select_nested(paths.iter().copied());
+        let (folder, files) =
+            nested(&["models/a/config.json", "models/a/model.safetensors", "etc/config.json"]).unwrap();
+        assert_eq!(folder, "models/a");
+        assert_eq!(files, ["models/a/config.json", "models/a/model.safetensors"]);
+        assert_eq!(
+            nested(&["m.gguf", "x/n.gguf"]).unwrap(),
+            (String::new(), vec!["m.gguf".to_owned()])
+        );
+        assert!(matches!(
+            nested(&["a/m.gguf", "b/m.gguf"]),
+            Err(Unselected::Ambiguous(_))
+        ));
+        assert_eq!(nested(&["a/config.json"]), Err(Unselected::NoWeights));
     }
 
     #[test]

@@ -1,0 +1,142 @@
+//! Credentials for registries from a docker `config.json`, the content of a `kubernetes.io/dockerconfigjson` Secret.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use oci_client::secrets::RegistryAuth;
+use serde::Deserialize;
+
+use crate::error::LoadError;
+
+const FILE: &str = "config.json";
+
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "lowercase")]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    registrytoken: Option<String>,
+}
+
+/// The credential for `repository` at `registry`; anonymous where no file or no entry is.
+pub(crate) fn credential(directory: &Path, registry: &str, repository: &str) -> Result<RegistryAuth, LoadError> {
+    let path = directory.join(FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
+        Err(error) => return Err(LoadError::io("read", path, error)),
+    };
+    choose(&text, registry, repository).map_err(|problem| LoadError::InvalidArguments {
+        subject: "The Secret in pullSecretRef".to_owned(),
+        problem: problem.to_owned(),
+    })
+}
+
+fn choose(config: &[u8], registry: &str, repository: &str) -> Result<RegistryAuth, &'static str> {
+    let config: DockerConfig = serde_json::from_slice(config)
+        .map_err(|_| "it holds no docker configuration: create it with kubectl create secret docker-registry")?;
+    let wanted = format!("{registry}/{repository}/");
+    let entry = config
+        .auths
+        .iter()
+        .map(|(key, entry)| (normal(key), entry))
+        .filter(|(key, _)| wanted.starts_with(&format!("{key}/")))
+        .max_by_key(|(key, _)| key.len());
+    entry.map_or(Ok(RegistryAuth::Anonymous), |(_, entry)| entry.credential())
+}
+
+/// A key without scheme, version and slash at the end; Docker Hub under the name that clients use for it.
+fn normal(key: &str) -> String {
+    let key = key
+        .trim_start_matches("https://")
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let key = key
+        .strip_suffix("/v1")
+        .or_else(|| key.strip_suffix("/v2"))
+        .unwrap_or(key);
+    match key.strip_prefix("docker.io") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("index.docker.io{rest}"),
+        _ => key.to_owned(),
+    }
+}
+
+impl Entry {
+    fn credential(&self) -> Result<RegistryAuth, &'static str> {
+        if let Some(token) = self.registrytoken.as_deref().filter(|token| !token.is_empty()) {
+            return Ok(RegistryAuth::Bearer(token.to_owned()));
+        }
+        if let (Some(username), Some(password)) = (&self.username, &self.password) {
+            return Ok(RegistryAuth::Basic(username.clone(), password.clone()));
+        }
+        let pair = self.auth.as_deref().and_then(|auth| {
+            let text = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
+            let (username, password) = text.split_once(':')?;
+            Some(RegistryAuth::Basic(
+                username.to_owned(),
+                password.trim_end_matches('\0').to_owned(),
+            ))
+        });
+        pair.ok_or("its entry for the registry needs auth (base64 of USER:PASSWORD), or username and password")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn basic(username: &str, password: &str) -> RegistryAuth {
+        RegistryAuth::Basic(username.into(), password.into())
+    }
+
+    #[test]
+    fn the_longest_matching_entry_wins() {
+        let config = br#"{"auths": {
+            "registry.example.com": {"username": "all", "password": "p"},
+            "https://registry.example.com/team/": {"auth": "dGVhbTpzZWNyZXQ6eA=="},
+            "https://index.docker.io/v1/": {"username": "hub", "password": "p"},
+            "token.example.com": {"registrytoken": "t"}
+        }}"#;
+        let choose = |registry, repository| choose(config, registry, repository).unwrap();
+        assert_eq!(choose("registry.example.com", "other/m"), basic("all", "p"));
+        assert_eq!(choose("registry.example.com", "team/m"), basic("team", "secret:x"));
+        assert_eq!(choose("registry.example.com", "teammate/m"), basic("all", "p"));
+        assert_eq!(choose("index.docker.io", "library/m"), basic("hub", "p"));
+        assert_eq!(choose("token.example.com", "m"), RegistryAuth::Bearer("t".into()));
+        assert_eq!(choose("registry.example.com:5000", "m"), RegistryAuth::Anonymous);
+        assert_eq!(
+            choose("evil.example.com", "registry.example.com"),
+            RegistryAuth::Anonymous
+        );
+    }
+
+    #[test]
+    fn a_wrong_secret_is_explained_without_its_content() {
+        for wrong in [
+            &b"hunter2"[..],
+            br#"{"auths": {"r.io": {"auth": "hunter2"}}}"#,
+            br#"{"auths": {"r.io": {}}}"#,
+        ] {
+            let problem = choose(wrong, "r.io", "m").unwrap_err();
+            assert!(!problem.contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn no_file_is_anonymous() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(
+            credential(directory.path(), "r.io", "m").unwrap(),
+            RegistryAuth::Anonymous
+        );
+    }
+}
