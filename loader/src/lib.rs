@@ -33,6 +33,7 @@ mod digest;
 mod docker_config;
 mod error;
 mod http;
+mod hub;
 mod local;
 mod oci;
 mod part;
@@ -47,6 +48,7 @@ mod space;
 mod store;
 mod transfer;
 mod unpack;
+mod web;
 
 /// What to load.
 #[derive(Clone, Debug)]
@@ -135,10 +137,8 @@ impl Loader {
         match &request.source {
             Source::File(path) => local::fetch(path, expected, progress, cancel).await,
             Source::Oci(reference) => oci::fetch(reference, &job).await,
-            other => Err(LoadError::Unsupported {
-                subject: other.to_string(),
-                problem: "not fetched yet".to_owned(),
-            }),
+            Source::Hub(source) => hub::fetch(source, &job).await,
+            Source::Web(url) => web::fetch(url, &job).await,
         }
     }
 
@@ -155,10 +155,8 @@ impl Loader {
         match &request.source {
             Source::File(path) => local::resolve(path, expected, cancel).await,
             Source::Oci(reference) => oci::resolve(reference, expected, &self.settings, &tries).await,
-            other => Err(LoadError::Unsupported {
-                subject: other.to_string(),
-                problem: "not resolved yet".to_owned(),
-            }),
+            Source::Hub(source) => hub::resolve(source, expected, &self.settings, &tries).await,
+            Source::Web(url) => web::resolve(url, expected, &tries).await,
         }
     }
 }

@@ -76,6 +76,18 @@ impl Progress {
         self.0.total.store(bytes, Relaxed);
     }
 
+    /// Adds to the bytes to do, or begins to know them.
+    pub fn grow_total(&self, bytes: u64) {
+        let grown = |total: u64| {
+            Some(if total == UNKNOWN {
+                bytes
+            } else {
+                total.saturating_add(bytes)
+            })
+        };
+        let _ = self.0.total.fetch_update(Relaxed, Relaxed, grown);
+    }
+
     /// Counts bytes that were just moved.
     pub fn add(&self, bytes: u64) {
         self.0.done.fetch_add(bytes, Relaxed);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use perennial_crds::serving::LoadingStage;
@@ -106,6 +106,7 @@ pub(crate) async fn download_all(context: &Context, items: Vec<Item>) -> Result<
                 context: context.clone(),
                 item,
                 counted: AtomicU64::new(0),
+                learned: AtomicBool::new(false),
                 downloading: Arc::clone(&downloading),
             };
             async move { Arc::new(download).run().await.map(|file| (index, file)) }
@@ -125,6 +126,8 @@ pub(crate) struct Download {
     pub(crate) item: Item,
     /// Bytes of this file that are in the progress.
     counted: AtomicU64,
+    /// Whether the size is in the progress, for files whose size the listing did not tell.
+    learned: AtomicBool,
     downloading: Arc<AtomicUsize>,
 }
 
@@ -252,8 +255,8 @@ impl Download {
         }
         let tag = self.tag(headers);
         self.check_size(size)?;
+        self.learn(size);
         if self.item.size.is_none() {
-            context.progress.set_total(size);
             let present = part.as_ref().map_or(0, Part::present);
             space::ensure(&context.store.state(), size.saturating_sub(present))?;
         }
@@ -274,9 +277,7 @@ impl Download {
         let size = response.content_length().or(self.item.size);
         if let Some(size) = size {
             self.check_size(size)?;
-            if self.item.size.is_none() {
-                self.context.progress.set_total(size);
-            }
+            self.learn(size);
             space::ensure(&self.context.store.state(), size)?;
         }
         let path = self.part_file();
@@ -371,6 +372,12 @@ impl Download {
         let counted = self.counted.swap(present, Relaxed);
         self.context.progress.add_present(present.saturating_sub(counted));
         self.context.progress.subtract(counted.saturating_sub(present));
+    }
+
+    fn learn(&self, size: u64) {
+        if self.item.size.is_none() && !self.learned.swap(true, Relaxed) {
+            self.context.progress.grow_total(size);
+        }
     }
 
     fn check_size(&self, size: u64) -> Result<(), LoadError> {
