@@ -10,7 +10,7 @@ start_cluster "$@"
 hack/fetch-model.sh >/dev/null
 push_images "$cluster_registry"
 testcluster artifact push "$cluster_registry/$model_repository:$model_tag" "$model_file" >/dev/null
-install_charts "$cluster_registry" --set "server.plainHttpRegistries={$cluster_registry}"
+install_charts "$cluster_registry" --plain-http
 kubectl --namespace "$system_namespace" get pods
 cat <<END
 

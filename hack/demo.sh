@@ -5,12 +5,14 @@
 #   DEMO_CLUSTER=current DEMO_REGISTRY=registry.example.com/team hack/demo.sh
 #                                                             the cluster of your kubeconfig, which
 #                                                             can pull from that registry
+#                                                             (DEMO_PLAIN_HTTP=1: without TLS)
 #
 # hack/demo-down.sh ends it.
 source "$(dirname "$0")/lib.sh"
 source hack/demo/lib.sh
 
 namespace=perennial-demo name=smollm2
+plain_http=()
 started=$SECONDS step=0 step_began=$SECONDS
 work=$(mktemp -d)
 client="" forward="" succeeded=""
@@ -25,20 +27,20 @@ on_exit() {
 trap on_exit EXIT
 
 heading() {
-	[ "$step" -eq 0 ] || printf '  %d s\n' $((SECONDS - step_began))
+	[ "$step" -eq 0 ] || printf '  (%d s)\n' $((SECONDS - step_began))
 	step=$((step + 1)) step_began=$SECONDS
 	printf '\n%d. %s\n' "$step" "$*"
 }
 
-# line TEXT: on a terminal in place of the last one, elsewhere once for each text.
-last_line=""
+# line STATE [MORE]: on a terminal in place of the last line, elsewhere a line for each state.
+last_state=""
 line() {
 	if [ -t 1 ]; then
-		printf '\r\033[K  %s' "$1"
-	elif [ "$1" != "$last_line" ]; then
-		printf '  %s\n' "$1"
+		printf '\r\033[K  %s%s' "$1" "${2:-}"
+	elif [ "$1" != "$last_state" ]; then
+		printf '  %s%s\n' "$1" "${2:-}"
 	fi
-	last_line=$1
+	last_state=$1
 }
 end_line() { if [ -t 1 ]; then echo; fi; }
 
@@ -58,23 +60,24 @@ hack/images.sh
 heading "Start a Kubernetes cluster"
 if current; then
 	echo "  the current one: $(kubectl config current-context)"
-	registry=$DEMO_REGISTRY flags=()
+	registry=$DEMO_REGISTRY
+	[ -z "${DEMO_PLAIN_HTTP:-}" ] || plain_http=(--plain-http)
 else
 	# shellcheck disable=SC2119 # a running cluster will do
 	start_cluster
-	registry=$cluster_registry flags=(--set "server.plainHttpRegistries={$cluster_registry}")
+	registry=$cluster_registry plain_http=(--plain-http)
 fi
 kubectl get nodes | sed 's/^/  /'
 
 heading "Put the images and a model (SmolLM2-135M-Instruct, 98 MB) into the registry"
 hack/fetch-model.sh >/dev/null
-push_images "$registry"
+push_images "$registry" "${plain_http[@]}"
 reference=$registry/$model_repository:$model_tag
-printf '  model  %s@%s\n' "$reference" "$(testcluster artifact push "$reference" "$model_file")"
+printf '  model  %s@%s\n' "$reference" "$(testcluster artifact push "$reference" "$model_file" "${plain_http[@]}")"
 
 heading "Install Perennial with helm"
-install_charts "$registry" "${flags[@]}" || { explain "$namespace" "$name"; fail "helm could not install Perennial"; }
-kubectl --namespace "$system_namespace" get pods | sed 's/^/  /'
+install_charts "$registry" "${plain_http[@]}" || { explain "$namespace" "$name"; fail "helm could not install Perennial"; }
+kubectl --namespace "$system_namespace" get pods --field-selector status.phase=Running | sed 's/^/  /'
 
 heading "Ask for a model"
 kubectl get namespace "$namespace" >/dev/null 2>&1 || kubectl create namespace "$namespace" >/dev/null
@@ -92,9 +95,9 @@ cat >"$work/state.jq" <<'JQ'
 | if $stalled != [] then "stalled \($stalled[0].message)"
   elif $ready != [] and $status.updateRevision == $status.stableRevision then "ready"
   elif $status.coldStart then $status.coldStart
-    | .stage + (if .downloadedPercent != null then " \(.downloadedPercent) %" else "" end)
-    + (if .remainingSeconds != null then ", about \(.remainingSeconds) s left" else "" end)
-  else $status.summary // "seen by nobody yet" end
+    | .stage + (if .stage == "Downloading" and .downloadedPercent != null then " \(.downloadedPercent) %" else "" end)
+    + (if (.remainingSeconds // 0) > 0 then ", about \(.remainingSeconds) s left" else "" end)
+  else $status.summary // "waiting for the operator" end
 JQ
 
 # follow SECONDS: shows how the object gets ready.
@@ -106,7 +109,7 @@ follow() {
 		ready) line "ready"; end_line; return 0 ;;
 		stalled*) line "$state"; end_line; return 1 ;;
 		esac
-		if [ -t 1 ]; then line "$((SECONDS - began)) s  $state$(progress)"; else line "$state$(progress)"; fi
+		line "$state" "  ($((SECONDS - began)) s)$(progress)"
 		sleep 0.3
 	done
 	end_line
@@ -117,7 +120,7 @@ progress() { :; }
 follow 300 || { explain "$namespace" "$name"; fail "the model did not get ready: see above"; }
 
 address=$(k get service "$name" --output jsonpath='{.spec.clusterIP}:{.spec.ports[?(@.name=="http")].port}')
-url=http://$address
+url=http://${address%:80}
 if ! curl --silent --output /dev/null --retry 5 --retry-connrefused --retry-delay 1 --max-time 15 "$url/v1/models"; then
 	k port-forward "service/$name" 18080:http >"$work/forward.log" 2>&1 &
 	forward=$! url=http://127.0.0.1:18080
@@ -141,7 +144,7 @@ grep -q '^data: \[DONE\]' "$work/answer" || fail "the answer broke off"
 heading "What Kubernetes says of it"
 k get llm "$name" --output wide | sed 's/^/  /'
 echo
-k get deployments,services,poddisruptionbudgets,controllerrevisions --selector "perennial.dev/name=$name" 2>/dev/null | sed 's/^/  /'
+k get deployments,services,poddisruptionbudgets,controllerrevisions --selector "perennial.dev/name=$name" | sed 's/^\(.\)/  \1/'
 
 heading "Change its revision while four clients stream"
 if [ -n "$forward" ]; then
@@ -161,7 +164,7 @@ else
 	follow 300 || { explain "$namespace" "$name"; fail "the new revision did not get ready: see above"; }
 	# The old revision's pods finish what they answer; then they are gone.
 	while [ "$(k get pods --selector "perennial.dev/name=$name,perennial.dev/revision=$before" --output name | wc -l)" -gt 0 ]; do
-		line "the old revision ends$(progress)"
+		line "the old revision finishes what it answers" "$(progress)"
 		sleep 0.3
 	done
 	end_line
@@ -175,16 +178,16 @@ else
 	[ "$lost" -eq 0 ] || fail "requests were lost: $(head -n 3 "$work/failures")"
 fi
 
-printf '  %d s\n\nDone in %d s. Try next:\n\n' $((SECONDS - step_began)) $((SECONDS - started))
+printf '  (%d s)\n\nDone in %d s. Try next:\n\n' $((SECONDS - step_began)) $((SECONDS - started))
 # shellcheck disable=SC2016 # for the reader's shell
 current || printf '  export KUBECONFIG=%s PATH=%s/target/cluster:$PATH\n' "$KUBECONFIG" "$root"
 cat <<END
   kubectl get llm -A
   kubectl -n $namespace describe llm $name
   kubectl -n $namespace scale llm/$name --replicas 2
-  kubectl -n $namespace edit llm $name                        # a typing error in the reference: the old revision goes on
+  kubectl -n $namespace edit llm $name              a wrong digest or reference: the old revision goes on, the status says why
   curl $url/v1/models
-  tests/conformance/run.sh $url $name                          # OpenAI's client, curl, schemathesis
+  tests/conformance/run.sh $url $name   OpenAI's client, curl, schemathesis
 
 To stop it: make demo-down
 END

@@ -92,7 +92,7 @@ conformance() {
 	start_cluster --audit-log
 	push_images "$cluster_registry"
 	testcluster artifact push "$cluster_registry/$model_repository:$model_tag" "$model_file"
-	install_charts "$cluster_registry" --set "server.plainHttpRegistries={$cluster_registry}"
+	install_charts "$cluster_registry" --plain-http
 	sed "s#MODEL_REFERENCE#$cluster_registry/$model_repository:$model_tag#" hack/demo/smollm2.yaml |
 		kubectl --namespace default apply --filename -
 	kstatus-wait --timeout 5m "$KUBECONFIG" default smollm2 || { explain default smollm2; return 1; }

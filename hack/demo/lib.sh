@@ -15,23 +15,23 @@ start_cluster() {
 	export KUBECONFIG
 }
 
-# push_images REGISTRY [FLAG]: packs the images, pushes them, and sets operator_digest and server_digest.
+# push_images REGISTRY [--plain-http]: packs the images, pushes them, and sets operator_digest and server_digest.
 push_images() {
 	hack/images.sh --push "$@" >/dev/null
 	operator_digest=$(cat "target/images/perennial-operator-$version.digest")
 	server_digest=$(cat "target/images/perennial-server-$version.digest")
 }
 
-# install_charts REGISTRY [HELM FLAG...]: both charts, with the images that were pushed there, by digest: what
+# install_charts REGISTRY [--plain-http]: both charts, with the images that were pushed there, by digest: what
 # runs is what was built.
 install_charts() {
-	local registry=$1
-	shift
+	local registry=$1 more=()
+	[ -z "${2:-}" ] || more=(--set "server.plainHttpRegistries={${registry%%/*}}")
 	helm upgrade --install perennial-crds charts/perennial-crds --namespace "$system_namespace" --create-namespace --wait >/dev/null
 	helm upgrade --install perennial charts/perennial --namespace "$system_namespace" --wait --timeout 3m \
 		--set-string "image.repository=$registry/perennial-operator,image.digest=$operator_digest" \
 		--set-string "server.image.repository=$registry/perennial-server,server.image.digest=$server_digest" \
-		"$@" >/dev/null
+		"${more[@]}" >/dev/null
 }
 
 # explain NAMESPACE NAME: what a person would look at when an LLMDeployment does not get ready.
