@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 # kubectl and helm of the test cluster go before others, whose versions may not fit it.
-export PATH="$root/target/cluster:$PATH"
+export PATH="$root/target/cluster:$PATH:/usr/sbin:/sbin"
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 # Names of the images, as the chart has them by default.

@@ -49,6 +49,7 @@ run() {
 		/^ *--- FAIL/ { failed++ }
 		/^ *--- SKIP/ { skipped++ }
 		END { print passed + 0, failed + 0, skipped + 0 }' "$log")
+	[ "$((passed + failed + skipped))" -gt 0 ] || passed=- failed=- skipped=-
 	record "$name" "$result" "$passed" "$failed" "$skipped" $((SECONDS - began))
 }
 
