@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use perennial_crds::LLMDeployment;
@@ -19,7 +20,7 @@ use crate::controller::{self, Limits};
 use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::Shell;
-use crate::lease::{Candidate, Timing};
+use crate::lease::{Candidate, Lost, Timing};
 use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
 use crate::remember::Remembered;
@@ -30,7 +31,7 @@ const CRD_RETRY: Duration = Duration::from_secs(2);
 /// Runs an operator until cancelled.
 ///
 /// # Errors
-/// If the admin port is taken, or the lease was lost: the caller ends the process, and its supervisor starts a fresh one.
+/// If the admin port is taken.
 pub async fn run(args: Args, client: Client, metrics: Arc<Metrics>, cancel: CancellationToken) -> anyhow::Result<()> {
     let health = Health::default();
     let listener = TcpListener::bind(args.admin_address)
@@ -77,51 +78,79 @@ async fn work(
         &args.identity,
         Timing::default(),
     );
-    let Some(lease) = candidate.acquire(cancel).await else {
-        return Ok(());
-    };
-    tracing::info!(
-        lease = args.lease_name,
-        identity = args.identity,
-        "This operator leads."
-    );
-    metrics.set_leader(&args.lease_name, true);
-    let leads = Arc::new(AtomicBool::new(true));
-    let stop_leading = CancellationToken::new();
-    let stop_renewing = CancellationToken::new();
-    let controllers = lead(args, client, metrics, Arc::clone(&leads), stop_leading.clone());
-    let keep = candidate.keep(lease, &stop_renewing);
-    tokio::pin!(controllers, keep);
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        ended = &mut controllers => {
-            leads.store(false, Ordering::SeqCst);
-            ended?;
-            anyhow::bail!("the controllers ended by themselves");
-        }
-        lost = &mut keep => {
-            leads.store(false, Ordering::SeqCst);
-            metrics.set_leader(&args.lease_name, false);
-            lost.context("stopped, because another operator may lead now")?;
+    while let Some(lease) = candidate.acquire(cancel).await {
+        tracing::info!(
+            lease = args.lease_name,
+            identity = args.identity,
+            "This operator leads."
+        );
+        metrics.set_leader(&args.lease_name, true);
+        let term = term(args, client, metrics, &candidate, lease, cancel).await;
+        metrics.set_leader(&args.lease_name, false);
+        match term? {
+            Ended::Released => {
+                tracing::info!(lease = args.lease_name, "Stopped and gave the lease back.");
+                return Ok(());
+            }
+            // Models go on serving; this operator stands by until the lease is free again.
+            Ended::Lost(why) => tracing::warn!(%why, "This operator does not lead any more; standing by."),
         }
     }
-    // Looks that are under way are finished while the lease is still renewed; only then it is given back.
-    stop_leading.cancel();
-    let lease = tokio::select! {
-        ended = &mut controllers => {
-            ended?;
-            stop_renewing.cancel();
-            keep.await
-        }
-        lost = &mut keep => lost,
-    };
-    leads.store(false, Ordering::SeqCst);
-    metrics.set_leader(&args.lease_name, false);
-    candidate
-        .release(&lease.context("the lease was lost while stopping")?)
-        .await;
-    tracing::info!(lease = args.lease_name, "Stopped and gave the lease back.");
     Ok(())
+}
+
+/// How a term of leadership ended.
+enum Ended {
+    /// On request, with the lease given back.
+    Released,
+    /// Somebody else may lead now.
+    Lost(Lost),
+}
+
+/// Works while the lease is held.
+async fn term(
+    args: &Args,
+    client: &Client,
+    metrics: &Arc<Metrics>,
+    candidate: &Candidate,
+    lease: Lease,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let leads = Arc::new(AtomicBool::new(true));
+    let (stop_working, stop_renewing) = (CancellationToken::new(), CancellationToken::new());
+    let work = lead(args, client, metrics, Arc::clone(&leads), stop_working.clone());
+    let keep = candidate.keep(lease, &stop_renewing);
+    tokio::pin!(work, keep);
+    let mut stopping = false;
+    // Looks that are under way are finished while the lease is still renewed; only then it is given back. When the
+    // lease is lost they are dropped where they stand: every step can be taken up again by another operator.
+    let lease = loop {
+        tokio::select! {
+            () = cancel.cancelled(), if !stopping => {
+                stopping = true;
+                stop_working.cancel();
+            }
+            ended = &mut work => {
+                leads.store(false, Ordering::SeqCst);
+                ended?;
+                anyhow::ensure!(stopping, "the controllers ended by themselves");
+                stop_renewing.cancel();
+                match keep.await {
+                    Ok(lease) => break lease,
+                    Err(lost) => return Ok(Ended::Lost(lost)),
+                }
+            }
+            ended = &mut keep => {
+                leads.store(false, Ordering::SeqCst);
+                match ended {
+                    Ok(lease) => break lease,
+                    Err(lost) => return Ok(Ended::Lost(lost)),
+                }
+            }
+        }
+    };
+    candidate.release(&lease).await;
+    Ok(Ended::Released)
 }
 
 /// Runs one controller per watched namespace, or one for all.

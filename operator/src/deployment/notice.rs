@@ -39,11 +39,12 @@ pub fn notices(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Noti
     if new.stable_revision != old.stable_revision
         && let (Some(stable), Some(before)) = (&new.stable_revision, &old.stable_revision)
     {
-        notices.push(normal(
-            "RolloutCompleted",
-            "Rollout",
-            format!("Moved traffic from {before} to {stable}"),
-        ));
+        let (reason, verb) = if holds(find(old, ConditionType::Ready)) {
+            ("RolloutCompleted", "Moved traffic")
+        } else {
+            ("RevisionReplaced", "Turned")
+        };
+        notices.push(normal(reason, "Rollout", format!("{verb} from {before} to {stable}")));
     }
     let (was_ready, is_ready) = (find(old, ConditionType::Ready), find(new, ConditionType::Ready));
     if holds(was_ready) != holds(is_ready)
