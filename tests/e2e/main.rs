@@ -1,0 +1,13 @@
+//! What a user does, on a whole cluster: kubelet, containers, DNS, proxy, registry, Helm, and clients that count.
+//!
+//! `hack/cluster-up.sh` starts the cluster and installs Perennial once per run. Each test works in a namespace of its
+//! own that enforces the restricted Pod Security Standard. Run with `--test-threads=1`: some tests take parts of the
+//! cluster away.
+
+mod clients;
+mod cluster;
+mod life;
+mod misfortune;
+mod operator_killed;
+mod quiet;
+mod rollout;

@@ -1,0 +1,61 @@
+//! At rest the operator writes nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::cluster::{Bed, SYSTEM, simulated};
+
+/// Seconds of rest: `E2E_QUIET_SECONDS`, 300 by default.
+fn rest() -> Duration {
+    let seconds = std::env::var("E2E_QUIET_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(300);
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn at_rest_the_operator_writes_nothing_but_its_lease() {
+    let bed = Bed::new("quiet").await;
+    bed.apply("model", simulated(1).await).await;
+    bed.settled("model", Duration::from_secs(120)).await;
+    // The last status may be on its way.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let log = std::env::var("TESTCLUSTER_STATE").unwrap_or_else(|_| "/var/lib/testcluster".to_owned());
+    let log = Path::new(&log).join("logs/audit.log");
+    let before = std::fs::read_to_string(&log)
+        .expect("the cluster was started with --audit-log")
+        .len();
+    tokio::time::sleep(rest()).await;
+    let after = std::fs::read_to_string(&log).expect("it is still there");
+    let (mut writes, mut leases) = (Vec::new(), 0);
+    for line in after[before..].lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let ours = event["user"]["username"]
+            .as_str()
+            .is_some_and(|user| user.starts_with(&format!("system:serviceaccount:{SYSTEM}:")));
+        let verb = event["verb"].as_str().unwrap_or_default();
+        if !ours || ["get", "list", "watch"].contains(&verb) || event["stage"] != "ResponseComplete" {
+            continue;
+        }
+        if event["objectRef"]["resource"] == "leases" {
+            leases += 1;
+        } else {
+            writes.push(format!("{verb} {}", event["objectRef"]));
+        }
+    }
+    assert!(
+        leases > 0,
+        "the audit log does not show the operator's lease, so it shows nothing"
+    );
+    assert!(writes.is_empty(), "writes at rest: {writes:#?}");
+    println!(
+        "{} s of rest: 0 writes, {leases} renewals of the lease",
+        rest().as_secs()
+    );
+    bed.remove().await;
+}
