@@ -23,6 +23,8 @@ struct Ranges {
     file: Arc<File>,
     /// Locked only to look or to note, never while waiting.
     part: Mutex<Part>,
+    /// Held while the record is written.
+    saving: Mutex<()>,
     queue: Mutex<VecDeque<usize>>,
     /// Set when one range failed for good: the others stop.
     stop: CancellationToken,
@@ -42,6 +44,7 @@ pub(crate) async fn download(download: Arc<Download>, part: Part, head: Head) ->
         download,
         file,
         part: Mutex::new(part),
+        saving: Mutex::default(),
         queue: Mutex::new(queue),
         stop,
     });
@@ -75,7 +78,11 @@ impl Ranges {
         }
     }
 
-    async fn fill(&self, index: usize, mut head: Option<(Response, OwnedSemaphorePermit)>) -> Result<(), Failure> {
+    async fn fill(
+        self: &Arc<Self>,
+        index: usize,
+        mut head: Option<(Response, OwnedSemaphorePermit)>,
+    ) -> Result<(), Failure> {
         let mut patience = Patience::default();
         loop {
             let Some((first, last)) = lock(&self.part).next(index) else {
@@ -170,10 +177,19 @@ impl Ranges {
         }
     }
 
-    async fn save(&self) -> Result<(), LoadError> {
-        let part = lock(&self.part).clone();
-        let (store, name) = (self.download.context.store.clone(), self.download.item.name.clone());
-        blocking(move || store.save_part(&name, &part)).await
+    /// Writes the record, one at a time and with the newest figures.
+    async fn save(self: &Arc<Self>) -> Result<(), LoadError> {
+        let ranges = Arc::clone(self);
+        blocking(move || {
+            let _one_writer = lock(&ranges.saving);
+            let part = lock(&ranges.part).clone();
+            ranges
+                .download
+                .context
+                .store
+                .save_part(&ranges.download.item.name, &part)
+        })
+        .await
     }
 }
 

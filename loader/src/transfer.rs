@@ -212,8 +212,8 @@ impl Download {
                 linked: None,
             });
         };
-        let fresh = Part::new(u64::MAX, context.range_bytes, None, String::new());
-        let (first, last) = part.as_ref().unwrap_or(&fresh).next(index).unwrap_or((0, 0));
+        let front = (0, context.range_bytes.max(1) - 1);
+        let (first, last) = part.as_ref().and_then(|part| part.next(index)).unwrap_or(front);
         let permit = self.permit().await?;
         let Answer { response, linked } = self.get(first, Some(last)).await?;
         match response.status().as_u16() {
