@@ -6,6 +6,7 @@ source hack/demo/lib.sh
 
 hack/setup.sh
 hack/cluster-build.sh
+hack/images.sh
 start_cluster "$@"
 hack/fetch-model.sh >/dev/null
 push_images "$cluster_registry"

@@ -7,15 +7,17 @@
 #   hack/images.sh --load             also into the node of the test cluster
 #   hack/images.sh --push REGISTRY    also to REGISTRY/perennial-{operator,server}:VERSION
 #                                     (credentials: those of docker login; --plain-http: without TLS)
+#   hack/images.sh --no-build ...     packs the binaries as they are
 source "$(dirname "$0")/lib.sh"
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "$0"; }
-load=() push="" plain_http=()
+load=() push="" plain_http=() build=yes
 while [ $# -gt 0 ]; do
 	case $1 in
 	--load) load=(--load) ;;
 	--push) push=${2:?--push needs a registry, such as registry.example.com/team}; shift ;;
 	--plain-http) plain_http=(--plain-http) ;;
+	--no-build) build="" ;;
 	--help | -h) usage; exit 0 ;;
 	*) usage >&2; fail "unknown argument: $1" ;;
 	esac
@@ -24,7 +26,7 @@ done
 
 [ -x target/cluster/testcluster ] || hack/cluster-build.sh
 # The whole workspace, so that features are resolved alike for all who build here and nothing is compiled twice.
-cargo build --quiet --locked --profile ci --workspace --bins
+[ -z "$build" ] || cargo build --quiet --locked --profile ci --workspace --bins
 binaries=${CARGO_TARGET_DIR:-target}/ci
 certificates=/etc/ssl/certs/ca-certificates.crt
 [ -f "$certificates" ] || fail "$certificates is missing: install the package ca-certificates"

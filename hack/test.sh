@@ -86,21 +86,20 @@ go_tests() (
 	go test -trimpath -v ./internal/...
 )
 
-# The cluster with Perennial and a model in it, as the demo has it, for clients that know nothing of us.
+# A model as the demo has it, and clients that know nothing of us.
 conformance() {
-	local address
-	testcluster down
-	start_cluster --audit-log
-	push_images "$cluster_registry"
-	testcluster artifact push "$cluster_registry/$model_repository:$model_tag" "$model_file"
-	install_charts "$cluster_registry" --plain-http
+	local namespace=conformance address
+	hack/cluster-up.sh
+	KUBECONFIG=$(testcluster kubeconfig)
+	export KUBECONFIG
+	kubectl create namespace "$namespace" --dry-run=client --output yaml | kubectl apply --filename -
 	sed "s#MODEL_REFERENCE#$cluster_registry/$model_repository:$model_tag#" hack/demo/smollm2.yaml |
-		kubectl --namespace default apply --filename -
-	kstatus-wait --timeout 5m "$KUBECONFIG" default smollm2 || { explain default smollm2; return 1; }
-	kubectl --namespace default wait --for=condition=Ready --timeout=60s llm/smollm2
-	address=$(kubectl --namespace default get service smollm2 --output jsonpath='{.spec.clusterIP}:{.spec.ports[0].port}')
+		kubectl --namespace "$namespace" apply --filename -
+	kstatus-wait --timeout 5m "$KUBECONFIG" "$namespace" smollm2 || { explain "$namespace" smollm2; return 1; }
+	kubectl --namespace "$namespace" wait --for=condition=Ready --timeout=60s llm/smollm2
+	address=$(kubectl --namespace "$namespace" get service smollm2 --output jsonpath='{.spec.clusterIP}')
 	curl --silent --output /dev/null --retry 10 --retry-connrefused --retry-delay 1 "http://$address/v1/models"
-	tests/conformance/run.sh "http://$address" smollm2 || { explain default smollm2; return 1; }
+	tests/conformance/run.sh "http://$address" smollm2 || { explain "$namespace" smollm2; return 1; }
 }
 
 needs_rust() { wanted T0 || wanted T2 || wanted T3 || wanted T4; }

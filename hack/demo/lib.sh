@@ -15,9 +15,9 @@ start_cluster() {
 	export KUBECONFIG
 }
 
-# push_images REGISTRY [--plain-http]: packs the images, pushes them, and sets operator_digest and server_digest.
+# push_images REGISTRY [--plain-http]: packs and pushes what was built, and sets operator_digest and server_digest.
 push_images() {
-	hack/images.sh --push "$@" >/dev/null
+	hack/images.sh --no-build --push "$@" >/dev/null
 	operator_digest=$(cat "target/images/perennial-operator-$version.digest")
 	server_digest=$(cat "target/images/perennial-server-$version.digest")
 }
