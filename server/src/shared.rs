@@ -1,0 +1,66 @@
+//! What HTTP handlers, probes and startup share.
+
+use std::sync::OnceLock;
+
+use perennial_loader::Progress;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::text::Service;
+
+/// One server's state.
+pub struct Shared {
+    /// The name in `model`.
+    pub served_model_name: String,
+    /// Seconds since 1970 at the start, for `/v1/models`.
+    pub created: u64,
+    /// Whether work is taken.
+    pub lifecycle: Lifecycle,
+    /// How far loading is.
+    pub progress: Progress,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+    /// Counts responses that are still being produced.
+    pub in_flight: TaskTracker,
+    /// Ends every generation with an error: the drain period is over.
+    pub abort: CancellationToken,
+    service: OnceLock<Service>,
+}
+
+impl Shared {
+    /// A server that has not loaded its model.
+    ///
+    /// # Errors
+    /// When the metrics cannot be registered, which is a bug.
+    pub fn new(served_model_name: String, vllm_alias: bool) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            metrics: Metrics::new(&served_model_name, vllm_alias)?,
+            served_model_name,
+            created: seconds_since_1970(),
+            lifecycle: Lifecycle::default(),
+            progress: Progress::new(),
+            in_flight: TaskTracker::new(),
+            abort: CancellationToken::new(),
+            service: OnceLock::new(),
+        })
+    }
+
+    /// The loaded model.
+    #[must_use]
+    pub fn service(&self) -> Option<&Service> {
+        self.service.get()
+    }
+
+    /// Sets the loaded model; only the first counts.
+    pub fn set_service(&self, service: Service) {
+        let _ = self.service.set(service);
+    }
+}
+
+/// The time as OpenAI writes it.
+#[must_use]
+pub fn seconds_since_1970() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}
