@@ -75,7 +75,7 @@ def tables(names: list[str]) -> str:
         lines += [row(figure) for figure in content] + [""]
     if not lines:
         lines = ["No figures are published yet. `docs/benchmarks/` is where they will lie.", ""]
-    return "\n" + "\n".join(lines)
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def main() -> int:
