@@ -128,9 +128,9 @@ if ! curl --silent --output /dev/null --retry 5 --retry-connrefused --retry-dela
 		fail "the Service $address cannot be reached from here, neither itself nor by kubectl port-forward"
 fi
 
-heading "Talk to it: What is the capital of France?"
+heading "Talk to it: What is the capital of France? Answer in one sentence."
 request='{"model": "smollm2", "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 60, "temperature": 0,
- "messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+ "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]}'
 printf '  curl -N %s/v1/chat/completions -d '\''{"model": "smollm2", "stream": true, "messages": [...]}'\''\n\n  > ' "$url"
 asked=$(date +%s%N)
 curl --fail --silent --show-error --no-buffer --max-time 120 --header 'content-type: application/json' --data "$request" \

@@ -42,7 +42,7 @@ is_error() {
 		json_has '.error | (.message | type == "string" and length > 0) and (.type | type == "string") and has("param") and has("code")'
 }
 
-messages='[{"role": "user", "content": "What is the capital of France?"}]'
+messages='[{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]'
 chat="{\"model\": \"$model\", \"max_tokens\": 16, \"temperature\": 0, \"messages\": $messages"
 
 ask /v1/models
