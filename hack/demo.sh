@@ -63,7 +63,6 @@ if current; then
 	registry=$DEMO_REGISTRY
 	[ -z "${DEMO_PLAIN_HTTP:-}" ] || plain_http=(--plain-http)
 else
-	# shellcheck disable=SC2119 # a running cluster will do
 	start_cluster
 	registry=$cluster_registry plain_http=(--plain-http)
 fi

@@ -14,7 +14,16 @@ missing_packages() {
 	done
 }
 
+python_works() {
+	python3 - <<-'PYTHON' 2>/dev/null
+		import importlib.util, sys
+		modules = all(importlib.util.find_spec(name) for name in ("pip", "venv", "ensurepip"))
+		sys.exit(0 if sys.version_info >= (3, 10) and modules else 1)
+	PYTHON
+}
+
 for_build=$(missing_packages "$build_needs")
+python_works || for_build="${for_build}python3 python3-pip python3-venv "
 for_node=$(missing_packages "$node_needs")
 if [ -n "$for_build$for_node" ]; then
 	if [ "$(id -u)" -eq 0 ] && have apt-get; then
@@ -43,9 +52,4 @@ have go || fail "go is missing: install Go $go_wanted or newer; it builds the te
 go_got=$(go env GOVERSION | sed 's/^go//; s/[- ].*//')
 at_least "$go_wanted" "$go_got" || fail "Go $go_got is too old: $go_wanted is needed"
 
-have python3 || fail "python3 is missing: install Python 3.10 or newer"
-python3 - <<'PYTHON' || fail "Python 3.10 or newer with pip and venv is needed (Debian: python3-pip python3-venv)"
-import importlib.util, sys
-modules = all(importlib.util.find_spec(name) for name in ("pip", "venv", "ensurepip"))
-sys.exit(0 if sys.version_info >= (3, 10) and modules else 1)
-PYTHON
+python_works || fail "Python 3.10 or newer with pip and venv is needed"
