@@ -167,19 +167,41 @@ fn base(stable: Option<String>, phase: Phase) -> Plan {
 
 /// What serves goes on; a half-introduced revision that the spec no longer asks for goes, unless it is all there is.
 fn unresolved(observed: &Observed, wanted: &Wanted) -> Plan {
-    let mut plan = base(observed.stable.clone(), Phase::Unresolved);
-    if let Some(stable) = &observed.stable {
-        plan.deployments.insert(stable.clone(), wanted.replicas);
+    let stable = serving(observed, wanted);
+    let mut plan = base(stable.map(str::to_owned), Phase::Unresolved);
+    if let Some(stable) = stable {
+        plan.deployments.insert(stable.to_owned(), wanted.replicas);
     }
     plan
 }
 
+/// The revision that serves: the one to which the Service leads, or, while nobody answers there, one that has served
+/// before and still answers.
+fn serving<'a>(observed: &'a Observed, wanted: &Wanted) -> Option<&'a str> {
+    let led_to = observed.stable.as_deref();
+    if wanted.replicas == 0 || led_to.is_some_and(|stable| ready(observed, stable) > 0) {
+        return led_to;
+    }
+    let answering = observed
+        .revisions
+        .iter()
+        .filter(|(name, known)| known.served && ready(observed, name) > 0);
+    answering
+        .max_by_key(|(name, _)| ready(observed, name))
+        .map(|(name, _)| name.as_str())
+        .or(led_to)
+}
+
 fn toward(observed: &Observed, wanted: &Wanted, target: &str) -> Plan {
     let known = |name: &str| observed.revisions.get(name);
-    match observed.stable.as_deref() {
+    // What answers but was not marked yet counts, too: the operator may have been away meanwhile.
+    let has_served = |name: &str| known(name).is_some_and(|known| known.served) || ready(observed, name) > 0;
+    let given_up = known(target).is_some_and(|known| known.failed.is_some() && !forgiven(target, known, wanted));
+    match serving(observed, wanted) {
         Some(stable) if stable == target => settle(observed, wanted, target),
-        // Something that has served is protected, as long as anything is meant to serve.
-        Some(stable) if wanted.replicas > 0 && known(stable).is_some_and(|known| known.served) => {
+        // Something that has served is protected, as long as anything is meant to serve; and a pause in serving is no
+        // way back for what was given up.
+        Some(stable) if (wanted.replicas > 0 || given_up) && has_served(stable) => {
             introduce(observed, wanted, stable, target)
         }
         Some(stable) if wanted.paused && known(stable).is_some() => hold(stable, wanted),
