@@ -27,7 +27,7 @@ pub(crate) enum Credential {
 }
 
 impl Credential {
-    async fn header(&self, renew: bool) -> Result<Option<HeaderValue>, LoadError> {
+    async fn header(&self, renew: bool) -> Result<Option<HeaderValue>, Failure> {
         let text = match self {
             Self::None => return Ok(None),
             Self::Bearer(token) => Some(format!("Bearer {}", token.expose())),

@@ -8,7 +8,44 @@
 //! | `hf://ORGANISATION/NAME@REVISION#FILE` | the same, and one file of weights in it, for repositories with several GGUF files |
 //! | `oci://HOST/REPOSITORY:TAG`, `oci://HOST/REPOSITORY@sha256:HEX` | an artifact (ORAS) or an image with model files |
 //! | `https://HOST/FILE`, `http://HOST/FILE` | one file |
-//! | `file:///PATH` | a file or directory on a mounted volume, used where it is |
+//! | `file:///PATH` | a file or directory on a mounted volume, used where it is and never written to |
+//!
+//! A revision may hold slashes, which is why the file stands behind `#`. [`resolve()`] answers with the pinned form:
+//! the commit, the digest of the manifest, or the same URL.
+//!
+//! # Which files
+//!
+//! Of a repository, directory or artifact: `*.safetensors` at its top with their index, configuration, tokenizer and
+//! chat template, or else the only GGUF file (with its shards). Several models without a choice are an error that
+//! lists them. In an image or artifact, the model may lie in a folder: the one nearest to the top that holds weights.
+//!
+//! # Digest
+//!
+//! One file: the sha256 of its bytes. An OCI artifact: the digest of its manifest; the digest of an index that leads
+//! to it is accepted, too, of which linux/amd64 is taken, or the only entry. Several files: the sha256 of what
+//! `sha256sum` prints for them, sorted by path: `cd DIRECTORY && sha256sum FILE... | LC_ALL=C sort -k2 | sha256sum`.
+//! Bytes with another digest are removed and never served. Every blob of a registry and every large file of a hub is
+//! verified on its own as well.
+//!
+//! # Access
+//!
+//! - Hub: `HF_TOKEN`, `HF_ENDPOINT` (default `https://huggingface.co`).
+//! - Registry: `config.json` in [`REGISTRY_AUTH_DIRECTORY`](perennial_crds::serving::REGISTRY_AUTH_DIRECTORY)
+//!   (`auths` with `auth`, `username` and `password`, or `registrytoken`; the longest matching key wins), else
+//!   anonymous. TLS always, except with the local machine and the hosts in `PERENNIAL_PLAIN_HTTP_REGISTRIES`.
+//! - A credential goes to the host that it is for, never along a redirect. A redirect from https to http is refused.
+//! - Trust comes from the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`), proxies from `HTTPS_PROXY`,
+//!   `HTTP_PROXY` and `NO_PROXY`.
+//!
+//! # Downloads
+//!
+//! Files come in ranges of 32 MiB, eight at a time, where the server knows ranges, else in one stream. What breaks off
+//! continues at the same byte. After ten attempts in a row without a new byte, about a minute, the source counts as
+//! unreachable; 408, 425, 429 (with `Retry-After`) and 5xx are tried again, other refusals are not. Free space is
+//! checked before the first byte. A finished file is moved to its place in one step and recorded with its sha256, so
+//! a restarted container downloads nothing twice and needs no source for what is pinned; a file whose size or time
+//! changed, or that an earlier boot of the machine wrote, is hashed again. An image needs room for its archives and
+//! its files at the same time.
 #![warn(missing_docs)]
 
 use std::path::{Path, PathBuf};

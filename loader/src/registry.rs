@@ -83,23 +83,15 @@ impl Session {
     }
 
     /// The value of the `Authorization` header, if the registry wants one; asked anew with `renew`.
-    pub(crate) async fn authorization(&self, renew: bool) -> Result<Option<String>, LoadError> {
+    pub(crate) async fn authorization(&self, renew: bool) -> Result<Option<String>, Failure> {
         let known = self
             .authorization
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if let Some(known) = known.filter(|_| !renew) {
-            return Ok(known);
-        }
-        match self.authorize().await {
-            Ok(header) => Ok(header),
-            Err(Failure::Final(error)) => Err(error),
-            Err(Failure::Again { problem, .. }) => Err(LoadError::Unreachable {
-                subject: self.subject(),
-                problem,
-            }),
-            Err(Failure::Changed) => Err(LoadError::internal("the registry's identity changed")),
+        match known.filter(|_| !renew) {
+            Some(known) => Ok(known),
+            None => self.authorize().await,
         }
     }
 

@@ -47,26 +47,23 @@ impl Settings {
     /// Reads the environment.
     #[must_use]
     pub fn from_env() -> Self {
-        let variable = |name: &str| {
-            std::env::var(name)
-                .ok()
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variables: impl Fn(&str) -> Option<String>) -> Self {
+        // A Secret made with `echo` ends with a line break.
+        let variable = |name| {
+            variables(name)
                 .map(|text| text.trim().to_owned())
                 .filter(|text| !text.is_empty())
         };
+        let hub = variable("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_HUB.to_owned());
+        let registries = variable("PERENNIAL_PLAIN_HTTP_REGISTRIES").unwrap_or_default();
+        let registries = registries.split(',').map(str::trim).filter(|host| !host.is_empty());
         Self {
-            hub_endpoint: variable("HF_ENDPOINT").map_or_else(
-                || DEFAULT_HUB.to_owned(),
-                |endpoint| endpoint.trim_end_matches('/').to_owned(),
-            ),
+            hub_endpoint: hub.trim_end_matches('/').to_owned(),
             hub_token: variable("HF_TOKEN").map(Secret::new),
-            plain_http_registries: variable("PERENNIAL_PLAIN_HTTP_REGISTRIES")
-                .map(|list| {
-                    list.split(',')
-                        .map(|host| host.trim().to_owned())
-                        .filter(|host| !host.is_empty())
-                        .collect()
-                })
-                .unwrap_or_default(),
+            plain_http_registries: registries.map(str::to_owned).collect(),
             ..Self::default()
         }
     }
@@ -92,5 +89,34 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("(secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_read() {
+        let settings = Settings::from_variables(|name| {
+            let text = match name {
+                "HF_ENDPOINT" => "http://hub.local:8000/",
+                "HF_TOKEN" => "hf_token\n",
+                "PERENNIAL_PLAIN_HTTP_REGISTRIES" => "a.local:5000, b.local,,",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        });
+        assert_eq!(settings.hub_endpoint, "http://hub.local:8000");
+        assert_eq!(settings.hub_token.as_ref().map(Secret::expose), Some("hf_token"));
+        assert_eq!(settings.plain_http_registries, ["a.local:5000", "b.local"]);
+        assert!(!format!("{settings:?}").contains("hf_token"));
+    }
+
+    #[test]
+    fn an_empty_environment_means_the_public_hub() {
+        let settings = Settings::from_variables(|name| (name == "HF_TOKEN").then(String::new));
+        assert_eq!(settings.hub_endpoint, DEFAULT_HUB);
+        assert!(settings.hub_token.is_none() && settings.plain_http_registries.is_empty());
     }
 }

@@ -1,4 +1,5 @@
 //! Repositories of a hub, played by a server that speaks its API.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;

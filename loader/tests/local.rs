@@ -1,4 +1,5 @@
 //! Files and directories that are already there.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use perennial_loader::{Digest, FailureReason, digest_of_files};
 

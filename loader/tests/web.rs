@@ -1,4 +1,5 @@
 //! One file from a web server, under everything that web servers and networks do.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
