@@ -1,0 +1,171 @@
+//! Several operators, watched namespaces, and an API server that goes away.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use perennial_crds::LLMDeployment;
+use perennial_tests::operator::Settings;
+use perennial_tests::waiting::until;
+use perennial_tests::world::{model, settled};
+use perennial_tests::{Cluster, Ledger, Operator, Player, Wire, World, run};
+use serde_json::json;
+
+struct Candidate {
+    operator: Operator,
+    ledger: Ledger,
+}
+
+async fn candidate(world: &World, identity: &str) -> Result<Candidate> {
+    let settings = Settings {
+        lease: Some(world.namespace.clone()),
+        identity: identity.to_owned(),
+        ..Settings::of(&world.namespace)
+    };
+    let ledger = Ledger::default();
+    let operator = world.operator_with(&settings, Wire::new(ledger.clone())).await?;
+    Ok(Candidate { operator, ledger })
+}
+
+async fn holder(world: &World, identity: &str, seconds: u64) -> Result<()> {
+    until(seconds, &format!("{identity} holds the lease"), async || {
+        let lease = world.api::<Lease>().get("perennial-operator").await?;
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        ensure!(holder.as_deref() == Some(identity), "{holder:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn of_two_operators_one_writes_and_the_other_takes_over() -> Result<()> {
+    run("two-operators", async |world| {
+        let first = candidate(world, "first").await?;
+        holder(world, "first", 10).await?;
+        let mut second = candidate(world, "second").await?;
+        world.serve("tiny", &json!({})).await?;
+        world.settled("tiny").await?;
+        ensure!(
+            second.ledger.writes().is_empty(),
+            "the second wrote {:?}",
+            second.ledger.writes()
+        );
+        // Stopped politely, the first gives the lease back.
+        first.operator.stop().await?;
+        holder(world, "second", 5).await?;
+        let written = first.ledger.writes().len();
+        world.merge::<LLMDeployment>("tiny", &model('b')).await?;
+        world.settled("tiny").await?;
+        ensure!(first.ledger.writes().len() == written && !second.ledger.writes().is_empty());
+        // Killed, the second is missed when its lease has run out.
+        let third = candidate(world, "third").await?;
+        second.operator.kill();
+        let written = second.ledger.writes().len();
+        world.merge::<LLMDeployment>("tiny", &model('c')).await?;
+        holder(world, "third", 30).await?;
+        world.settled("tiny").await?;
+        ensure!(second.ledger.writes().len() == written && !third.ledger.writes().is_empty());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_operator_whose_lease_was_taken_stops_writing_and_ends() -> Result<()> {
+    run("lease-taken", async |world| {
+        let first = candidate(world, "first").await?;
+        holder(world, "first", 10).await?;
+        world.serve("tiny", &json!({})).await?;
+        world.settled("tiny").await?;
+        world
+            .merge::<Lease>("perennial-operator", &json!({"spec": {"holderIdentity": "somebody"}}))
+            .await?;
+        let error = first.operator.ended().await.err();
+        let said = format!("{:#}", error.unwrap_or_else(|| anyhow::anyhow!("it ended well")));
+        ensure!(said.contains("taken over by somebody"), "{said}");
+        let written = first.ledger.writes().len();
+        world.merge::<LLMDeployment>("tiny", &model('b')).await?;
+        world.stays_untouched(Duration::from_secs(2)).await?;
+        ensure!(first.ledger.writes().len() == written);
+        Ok(())
+    })
+}
+
+#[test]
+fn only_the_given_namespaces_are_watched() -> Result<()> {
+    run("some", async |world| {
+        let (client, player) = (world.client.clone(), world.player.clone());
+        let other = World::on(world.cluster, client.clone(), player.clone(), "some-too").await?;
+        let foreign = World::on(world.cluster, client, player, "not-this").await?;
+        let settings = Settings {
+            namespaces: vec![world.namespace.clone(), other.namespace.clone()],
+            ..Settings::of(&world.namespace)
+        };
+        let _operator = world.operator_with(&settings, Wire::new(Ledger::default())).await?;
+        for each in [world, &other, &foreign] {
+            each.serve("tiny", &json!({})).await?;
+        }
+        world.settled("tiny").await?;
+        other.settled("tiny").await?;
+        let untouched = foreign
+            .llm("tiny")
+            .await?
+            .status
+            .map(|status| status.observed_generation);
+        ensure!(
+            untouched == Some(-1)
+                && foreign
+                    .api::<Deployment>()
+                    .list(&Default::default())
+                    .await?
+                    .items
+                    .is_empty()
+        );
+        other.leave().await;
+        foreign.leave().await;
+        Ok(())
+    })
+}
+
+/// With a cluster of its own, because it watches all namespaces and takes the API server away.
+#[test]
+fn all_namespaces_are_watched_and_a_lost_api_server_is_found_again() -> Result<()> {
+    run("all", async |world| {
+        // Its launcher ends it with this process.
+        let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await?));
+        let client = cluster.client().await?;
+        let player = Player::start(client.clone()).await?;
+        let one = World::on(cluster, client.clone(), player.clone(), "one").await?;
+        let two = World::on(cluster, client, player, "two").await?;
+        let settings = Settings {
+            namespaces: Vec::new(),
+            ..Settings::of(&one.namespace)
+        };
+        let _operator = one.operator_with(&settings, Wire::new(Ledger::default())).await?;
+        one.serve("tiny", &json!({})).await?;
+        two.serve("tiny", &json!({})).await?;
+        one.settled("tiny").await?;
+        two.settled("tiny").await?;
+        cluster.component(&["stop", "kube-apiserver", "--kill"])?;
+        // The outage itself; nothing is waited for.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        cluster.component(&["start", "kube-apiserver"])?;
+        until(60, "the API server takes a change", async || {
+            Ok(one.merge::<LLMDeployment>("tiny", &model('b')).await?)
+        })
+        .await?;
+        let changed = until(60, "the change is settled", async || {
+            let object = one.llm("tiny").await?;
+            settled(&object)?;
+            Ok(object)
+        })
+        .await;
+        if changed.is_err() {
+            println!("{}", one.describe().await);
+        }
+        changed?;
+        settled(&two.llm("tiny").await?)?;
+        let _ = world;
+        Ok(())
+    })
+}

@@ -1,0 +1,12 @@
+//! The operator against a real API server, real controllers and a real scheduler; pods are played.
+
+mod api;
+mod children;
+mod examples;
+mod leadership;
+mod lifecycle;
+mod names;
+mod quiet;
+mod reasons;
+mod resolve;
+mod rollout;
