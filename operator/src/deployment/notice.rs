@@ -81,10 +81,8 @@ pub fn notices(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Noti
         }
     }
     for notice in &mut notices {
-        // The API takes 1 kB.
-        if let Some((end, _)) = notice.note.char_indices().nth(900) {
-            notice.note.truncate(end);
-        }
+        // The API takes 1,024 bytes.
+        notice.note.truncate(notice.note.floor_char_boundary(1024));
     }
     notices
 }
@@ -92,7 +90,7 @@ pub fn notices(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Noti
 /// Reasons that are no stage of a normal rollout.
 fn is_trouble(reason: &str) -> bool {
     use Reason::{
-        ApiFailed, Downloading, DrainingOldRevision, LoadingWeights, PullingImage, Resolving, Scaling, StartingPods,
+        ApiFailed, Downloading, DrainingOldRevision, LoadingWeights, Resolving, Scaling, StartingPods,
         SwitchingTraffic, Verifying, WarmingUp,
     };
     ![
@@ -100,7 +98,6 @@ fn is_trouble(reason: &str) -> bool {
         DrainingOldRevision,
         Downloading,
         LoadingWeights,
-        PullingImage,
         Resolving,
         Scaling,
         StartingPods,
