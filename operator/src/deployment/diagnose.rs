@@ -162,7 +162,7 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
                     ),
                 ));
             }
-            "CreateContainerConfigError" if message.contains("secret") => {
+            "CreateContainerConfigError" if message.to_lowercase().contains("secret") => {
                 return Some(Finding::new(
                     Reason::SecretNotFound,
                     format!(
