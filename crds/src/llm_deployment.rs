@@ -242,7 +242,7 @@ pub struct AcceleratorSpec {
     pub resource_name: String,
     /// Labels that a node must have, to choose a kind of device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub node_selector: BTreeMap<String, String>,
 }
 
