@@ -5,6 +5,8 @@
 pub mod conditions;
 pub mod generate;
 pub mod llm_deployment;
+#[cfg(test)]
+mod llm_deployment_tests;
 pub mod quantity;
 pub mod reference;
 pub mod serving;
