@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Reasons that are stages and states of a normal life: nobody has to act.
 NEEDS_NOBODY = {
-    "AllReplicasReady", "Downloading", "DrainingOldRevision", "LoadingWeights", "Paused", "PullingImage", "Resolved",
+    "AllReplicasReady", "Downloading", "DrainingOldRevision", "LoadingWeights", "Paused", "Resolved",
     "Resolving", "RevisionServes", "Routable", "ScaledToZero", "Scaling", "Scheduled", "StartingPods", "Suspended",
     "SwitchingTraffic", "Verifying", "WarmingUp",
 }  # fmt: skip

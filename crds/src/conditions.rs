@@ -71,8 +71,6 @@ reasons! {
     Resolving,
     /// Pods are being made or wait for a node.
     StartingPods,
-    /// The node fetches the image.
-    PullingImage,
     /// The pod downloads the model.
     Downloading,
     /// The pod compares digests.

@@ -17,7 +17,9 @@ pub const LOADING_PATH: &str = "/loading";
 pub const SCRATCH_DIRECTORY: &str = "/var/lib/perennial";
 /// Where the claim of a `persistentVolumeClaim` source is mounted, read-only.
 pub const CLAIM_DIRECTORY: &str = "/mnt/model";
-/// Directory where a registry pull secret (`.dockerconfigjson`) is mounted as `config.json`.
+/// Environment variable with the text of a registry pull secret (`.dockerconfigjson`).
+pub const REGISTRY_AUTH_VARIABLE: &str = "PERENNIAL_REGISTRY_AUTH";
+/// Directory where a registry pull secret may be mounted as `config.json` instead.
 pub const REGISTRY_AUTH_DIRECTORY: &str = "/etc/perennial/registry";
 /// File in which a container leaves its [`Termination`] (Kubernetes' default path, at most 4096 bytes).
 pub const TERMINATION_PATH: &str = "/dev/termination-log";

@@ -9,6 +9,7 @@ use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use crate::error::LoadError;
+use crate::settings::Settings;
 
 const FILE: &str = "config.json";
 
@@ -27,18 +28,28 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
-/// The credential for `repository` at `registry`; anonymous where no file or no entry is.
-pub(crate) fn credential(directory: &Path, registry: &str, repository: &str) -> Result<RegistryAuth, LoadError> {
-    let path = directory.join(FILE);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
-        Err(error) => return Err(LoadError::io("read", path, error)),
+/// The credential for `repository` at `registry`; anonymous where neither the environment nor a file has an entry.
+pub(crate) fn credential(settings: &Settings, registry: &str, repository: &str) -> Result<RegistryAuth, LoadError> {
+    let text = match &settings.registry_auth {
+        Some(text) => text.expose().as_bytes().to_vec(),
+        None => match read(&settings.registry_auth_directory)? {
+            Some(text) => text,
+            None => return Ok(RegistryAuth::Anonymous),
+        },
     };
     choose(&text, registry, repository).map_err(|problem| LoadError::InvalidArguments {
         subject: "The Secret in pullSecretRef".to_owned(),
         problem: problem.to_owned(),
     })
+}
+
+fn read(directory: &Path) -> Result<Option<Vec<u8>>, LoadError> {
+    let path = directory.join(FILE);
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LoadError::io("read", path, error)),
+    }
 }
 
 fn choose(config: &[u8], registry: &str, repository: &str) -> Result<RegistryAuth, &'static str> {
@@ -134,9 +145,23 @@ mod tests {
     #[test]
     fn no_file_is_anonymous() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(
-            credential(directory.path(), "r.io", "m").unwrap(),
-            RegistryAuth::Anonymous
-        );
+        let settings = Settings {
+            registry_auth_directory: directory.path().to_owned(),
+            ..Settings::default()
+        };
+        assert_eq!(credential(&settings, "r.io", "m").unwrap(), RegistryAuth::Anonymous);
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file() {
+        let settings = Settings {
+            registry_auth: Some(crate::settings::Secret::new(
+                r#"{"auths": {"r.io": {"username": "u", "password": "p"}}}"#,
+            )),
+            registry_auth_directory: "/nonexistent".into(),
+            ..Settings::default()
+        };
+        let expected = RegistryAuth::Basic("u".to_owned(), "p".to_owned());
+        assert_eq!(credential(&settings, "r.io", "m").unwrap(), expected);
     }
 }

@@ -30,7 +30,7 @@
 //! # Access
 //!
 //! - Hub: `HF_TOKEN`, `HF_ENDPOINT` (default `https://huggingface.co`).
-//! - Registry: `config.json` in [`REGISTRY_AUTH_DIRECTORY`](perennial_crds::serving::REGISTRY_AUTH_DIRECTORY)
+//! - Registry: the text of a docker `config.json` in `PERENNIAL_REGISTRY_AUTH`, else `config.json` in [`REGISTRY_AUTH_DIRECTORY`](perennial_crds::serving::REGISTRY_AUTH_DIRECTORY)
 //!   (`auths` with `auth`, `username` and `password`, or `registrytoken`; the longest matching key wins), else
 //!   anonymous. TLS always, except with the local machine and the hosts in `PERENNIAL_PLAIN_HTTP_REGISTRIES`.
 //! - A credential goes to the host that it is for, never along a redirect. A redirect from https to http is refused.

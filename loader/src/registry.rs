@@ -1,7 +1,6 @@
 //! A conversation with an OCI registry: who we are, and what a reference stands for.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ impl Session {
             client: Client::try_from(config)
                 .map_err(|error| LoadError::internal(format!("The registry client cannot start: {error}")))?,
             reference: reference.clone(),
-            auth: auth(&settings.registry_auth_directory, reference)?,
+            auth: auth(settings, reference)?,
             scheme: if plain { "http" } else { "https" },
             authorization: Mutex::default(),
         })
@@ -290,8 +289,8 @@ fn choose(entries: &[ImageIndexEntry]) -> Option<String> {
     }
 }
 
-fn auth(directory: &Path, reference: &Reference) -> Result<RegistryAuth, LoadError> {
-    docker_config::credential(directory, reference.resolve_registry(), reference.repository())
+fn auth(settings: &Settings, reference: &Reference) -> Result<RegistryAuth, LoadError> {
+    docker_config::credential(settings, reference.resolve_registry(), reference.repository())
 }
 
 /// Whether to speak without TLS: to the local machine, and to hosts that the operator of the cluster named.

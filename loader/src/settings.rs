@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use perennial_crds::serving::REGISTRY_AUTH_DIRECTORY;
+use perennial_crds::serving::{REGISTRY_AUTH_DIRECTORY, REGISTRY_AUTH_VARIABLE};
 
 use crate::retry::RetryPolicy;
 
@@ -19,7 +19,9 @@ pub struct Settings {
     /// Registries, `host` or `host:port`, that are spoken to without TLS (`PERENNIAL_PLAIN_HTTP_REGISTRIES`, with
     /// commas between). The local machine always is.
     pub plain_http_registries: Vec<String>,
-    /// Directory that holds the registries' `config.json`.
+    /// Text of a docker `config.json` with credentials for registries (`PERENNIAL_REGISTRY_AUTH`).
+    pub registry_auth: Option<Secret>,
+    /// Directory that holds the registries' `config.json`, when the environment gives none.
     pub registry_auth_directory: PathBuf,
     /// Patience with failing sources.
     pub retry: RetryPolicy,
@@ -35,6 +37,7 @@ impl Default for Settings {
             hub_endpoint: DEFAULT_HUB.to_owned(),
             hub_token: None,
             plain_http_registries: Vec::new(),
+            registry_auth: None,
             registry_auth_directory: PathBuf::from(REGISTRY_AUTH_DIRECTORY),
             retry: RetryPolicy::default(),
             connections: 8,
@@ -64,6 +67,7 @@ impl Settings {
             hub_endpoint: hub.trim_end_matches('/').to_owned(),
             hub_token: variable("HF_TOKEN").map(Secret::new),
             plain_http_registries: registries.map(str::to_owned).collect(),
+            registry_auth: variable(REGISTRY_AUTH_VARIABLE).map(Secret::new),
             ..Self::default()
         }
     }
@@ -102,6 +106,7 @@ mod tests {
             let text = match name {
                 "HF_ENDPOINT" => "http://hub.local:8000/",
                 "HF_TOKEN" => "hf_token\n",
+                "PERENNIAL_REGISTRY_AUTH" => "{\"auths\": {}}",
                 "PERENNIAL_PLAIN_HTTP_REGISTRIES" => "a.local:5000, b.local,,",
                 _ => return None,
             };
@@ -110,6 +115,10 @@ mod tests {
         assert_eq!(settings.hub_endpoint, "http://hub.local:8000");
         assert_eq!(settings.hub_token.as_ref().map(Secret::expose), Some("hf_token"));
         assert_eq!(settings.plain_http_registries, ["a.local:5000", "b.local"]);
+        assert_eq!(
+            settings.registry_auth.as_ref().map(Secret::expose),
+            Some("{\"auths\": {}}")
+        );
         assert!(!format!("{settings:?}").contains("hf_token"));
     }
 

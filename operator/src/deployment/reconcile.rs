@@ -224,6 +224,7 @@ async fn carry_out(
     writer
         .apply(owner, &resources(valid, children, decision, shell), &children.current)
         .await?;
+    remember_answer(valid, children, decision, writer).await?;
     if let Some(name) = &plan.mark_served {
         writer.mark(owner, name, &revision::served_mark(now)).await?;
     }
@@ -239,6 +240,26 @@ async fn carry_out(
         }
     }
     tidy(valid, children, decision, writer).await
+}
+
+/// A source that led to a revision that is there already is remembered with it: the Job that said so will go.
+async fn remember_answer(
+    valid: &Validated,
+    children: &Children,
+    decision: &Decision,
+    writer: &Writer,
+) -> Result<(), Error> {
+    let Some(target) = decision.target.as_ref().filter(|_| !valid.source.pinned) else {
+        return Ok(());
+    };
+    let source_hash = revision::source_hash(&valid.source);
+    let stored = children.revisions.iter().find(|stored| stored.name == target.name);
+    if let Some(stored) = stored.filter(|stored| !stored.answers(&source_hash)) {
+        writer
+            .mark(&valid.owner, &stored.name, &stored.with_source(&source_hash))
+            .await?;
+    }
+    Ok(())
 }
 
 /// Removes revisions beyond the history.

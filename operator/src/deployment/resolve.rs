@@ -50,7 +50,7 @@ pub fn resolution(
     let source_hash = revision::source_hash(&valid.source);
     let earlier = revisions
         .iter()
-        .filter(|known| known.frozen.source_hash == source_hash)
+        .filter(|known| known.answers(&source_hash))
         .max_by_key(|known| known.number);
     if let Some(earlier) = earlier {
         // The same bytes under the name of today.

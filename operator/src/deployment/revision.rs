@@ -20,6 +20,8 @@ use super::validate::{Source, Validated};
 
 /// Set on a revision once it has served: it is worth keeping.
 pub const SERVED_ANNOTATION: &str = "perennial.dev/served";
+/// Set on a revision when another source was resolved to the same bytes: hashes of those sources, with commas between.
+pub const SOURCES_ANNOTATION: &str = "perennial.dev/sources";
 /// Set on a revision that did not get ready in time: it is not tried again by itself.
 pub const FAILED_ANNOTATION: &str = "perennial.dev/failed";
 
@@ -104,6 +106,28 @@ pub struct Revision {
     pub served: bool,
     /// Whether it was given up.
     pub failed: Option<Failure>,
+    /// Hashes of further sources that were resolved to the same bytes.
+    pub further_sources: Vec<String>,
+}
+
+impl Revision {
+    /// Whether this source, as the user wrote it, was resolved to the bytes of this revision.
+    #[must_use]
+    pub fn answers(&self, source_hash: &str) -> bool {
+        self.frozen.source_hash == source_hash || self.further_sources.iter().any(|further| further == source_hash)
+    }
+
+    /// What to set so that the answer to one more source is kept as long as the revision.
+    #[must_use]
+    pub fn with_source(&self, source_hash: &str) -> BTreeMap<String, Option<String>> {
+        let sources: Vec<&str> = self
+            .further_sources
+            .iter()
+            .map(String::as_str)
+            .chain([source_hash])
+            .collect();
+        BTreeMap::from([(SOURCES_ANNOTATION.to_owned(), Some(sources.join(",")))])
+    }
 }
 
 /// Reads a revision.
@@ -129,6 +153,11 @@ pub fn read(stored: &ControllerRevision) -> Result<Revision, Unreadable> {
         number: stored.revision,
         served: stored.annotations().contains_key(SERVED_ANNOTATION),
         failed,
+        further_sources: stored
+            .annotations()
+            .get(SOURCES_ANNOTATION)
+            .map(|sources| sources.split(',').map(str::to_owned).collect())
+            .unwrap_or_default(),
         frozen,
         name,
     })

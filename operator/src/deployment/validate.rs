@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodTemplateSpec, SecretKeySelector};
 use perennial_crds::llm_deployment::{AcceleratorSpec, ModelSource, ResourcesSpec};
-use perennial_crds::serving::CLAIM_DIRECTORY;
+use perennial_crds::serving::{CLAIM_DIRECTORY, REGISTRY_AUTH_VARIABLE};
 use perennial_crds::{LLMDeployment, RESOLVE_AGAIN_ANNOTATION};
 use serde::Serialize;
 use thiserror::Error;
@@ -171,11 +171,7 @@ fn source(source: &ModelSource, digest: Option<String>, again: Option<String>) -
         )
     } else if let Some(registry) = &source.oci {
         if let Some(secret) = &registry.pull_secret_ref {
-            environment.push(from_secret(
-                "PERENNIAL_REGISTRY_AUTH",
-                &secret.name,
-                ".dockerconfigjson",
-            ));
+            environment.push(from_secret(REGISTRY_AUTH_VARIABLE, &secret.name, ".dockerconfigjson"));
         }
         (
             format!("oci://{}", registry.reference),
