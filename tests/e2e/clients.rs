@@ -91,7 +91,7 @@ impl Clients {
 pub async fn stream(http: &reqwest::Client, url: &str, model: &str, tokens: u32) -> Result<String, String> {
     let body = json!({
         "model": model, "stream": true, "temperature": 0, "max_tokens": tokens,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
     });
     let answer = http
         .post(format!("{url}/v1/chat/completions"))
