@@ -60,9 +60,26 @@ impl StepBatch {
     }
 
     pub(crate) fn clear(&mut self) {
-        let Self { tokens, positions, slots, query_starts, kv_lengths, block_starts, block_tables, logits_indices } =
-            self;
-        for list in [tokens, positions, slots, query_starts, kv_lengths, block_starts, block_tables, logits_indices] {
+        let Self {
+            tokens,
+            positions,
+            slots,
+            query_starts,
+            kv_lengths,
+            block_starts,
+            block_tables,
+            logits_indices,
+        } = self;
+        for list in [
+            tokens,
+            positions,
+            slots,
+            query_starts,
+            kv_lengths,
+            block_starts,
+            block_tables,
+            logits_indices,
+        ] {
             list.clear();
         }
         self.query_starts.push(0);
@@ -75,12 +92,14 @@ impl StepBatch {
         self.tokens.extend_from_slice(tokens);
         for position in first..first + tokens.len() {
             self.positions.push(position as u32);
-            self.slots.push(blocks[position / BLOCK_SIZE] * BLOCK_SIZE as u32 + (position % BLOCK_SIZE) as u32);
+            self.slots
+                .push(blocks[position / BLOCK_SIZE] * BLOCK_SIZE as u32 + (position % BLOCK_SIZE) as u32);
         }
         let length = first + tokens.len();
         self.query_starts.push(self.tokens.len() as u32);
         self.kv_lengths.push(length as u32);
-        self.block_tables.extend_from_slice(&blocks[..length.div_ceil(BLOCK_SIZE)]);
+        self.block_tables
+            .extend_from_slice(&blocks[..length.div_ceil(BLOCK_SIZE)]);
         self.block_starts.push(self.block_tables.len() as u32);
         if sample {
             self.logits_indices.push(self.tokens.len() as u32 - 1);

@@ -9,7 +9,10 @@ pub(crate) struct BlockPool {
 
 impl BlockPool {
     pub(crate) fn new(total: usize) -> Self {
-        Self { free: (0..total as u32).rev().collect(), total }
+        Self {
+            free: (0..total as u32).rev().collect(),
+            total,
+        }
     }
 
     pub(crate) fn used(&self) -> usize {

@@ -41,7 +41,12 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, seed: 0, ignore_end: false }
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+            ignore_end: false,
+        }
     }
 }
 
@@ -67,7 +72,12 @@ pub struct RequestControl {
 impl RequestControl {
     pub(crate) fn new() -> (Self, Arc<AtomicBool>) {
         let cancelled = Arc::new(AtomicBool::new(false));
-        (Self { cancelled: Arc::clone(&cancelled) }, cancelled)
+        (
+            Self {
+                cancelled: Arc::clone(&cancelled),
+            },
+            cancelled,
+        )
     }
 }
 

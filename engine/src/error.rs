@@ -34,6 +34,9 @@ pub enum ModelError {
 
 impl ModelError {
     pub(crate) fn invalid(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
-        Self::Invalid { path: path.into(), problem: problem.into() }
+        Self::Invalid {
+            path: path.into(),
+            problem: problem.into(),
+        }
     }
 }

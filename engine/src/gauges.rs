@@ -45,12 +45,19 @@ impl Gauges {
     /// Takes a place in the queue, if there is one.
     pub(crate) fn enter_queue(&self, tokens: usize, max_queued: usize, max_tokens: usize) -> bool {
         let place = |now: usize| (now < max_queued).then_some(now + 1);
-        if self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, place).is_err() {
+        if self
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, place)
+            .is_err()
+        {
             return false;
         }
         // A prompt longer than the bound still gets in when the queue is empty.
         let room = |now: usize| (now == 0 || now + tokens <= max_tokens).then_some(now + tokens);
-        let entered = self.queued_tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok();
+        let entered = self
+            .queued_tokens
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, room)
+            .is_ok();
         if !entered {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
         }
@@ -72,7 +79,11 @@ impl Gauges {
         self.longest_step.fetch_max(took.as_micros() as u64, Ordering::AcqRel);
         let measured = tokens as f64 / took.as_secs_f64().max(1e-6);
         let smoothed = self.rate();
-        let next = if smoothed == 0.0 { measured } else { smoothed * 0.9 + measured * 0.1 };
+        let next = if smoothed == 0.0 {
+            measured
+        } else {
+            smoothed * 0.9 + measured * 0.1
+        };
         self.rate.store(next.to_bits(), Ordering::Release);
     }
 
@@ -84,7 +95,11 @@ impl Gauges {
     pub(crate) fn retry_after(&self) -> Duration {
         let rate = self.rate();
         let tokens = self.queued_tokens.load(Ordering::Acquire) as f64;
-        let seconds = if rate > 0.0 { (tokens / rate).ceil().clamp(1.0, 60.0) } else { 1.0 };
+        let seconds = if rate > 0.0 {
+            (tokens / rate).ceil().clamp(1.0, 60.0)
+        } else {
+            1.0
+        };
         Duration::from_secs(seconds as u64)
     }
 

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 /// `None` where neither can be read.
 #[must_use]
 pub fn limit() -> Option<u64> {
-    limit_under(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"), &read("/proc/meminfo"))
+    limit_under(
+        Path::new("/sys/fs/cgroup"),
+        &read("/proc/self/cgroup"),
+        &read("/proc/meminfo"),
+    )
 }
 
 fn read(path: &str) -> String {
@@ -46,7 +50,12 @@ fn lowest(root: &Path, group: &str, file: &str) -> Option<u64> {
 
 fn machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    line.trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
 }
 
 /// Parses an amount the way Kubernetes writes memory: `4Gi`, `500M`, `1073741824`.
@@ -54,7 +63,9 @@ fn machine(meminfo: &str) -> Option<u64> {
 /// # Errors
 /// A sentence that names the forms.
 pub fn parse(text: &str) -> Result<u64, String> {
-    let digits = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit() && character != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
         "" => 1,
@@ -66,11 +77,17 @@ pub fn parse(text: &str) -> Result<u64, String> {
         "Mi" => 1 << 20,
         "Gi" => 1 << 30,
         "Ti" => 1_u64 << 40,
-        _ => return Err(format!("`{text}` is no amount of memory; write it like 4Gi, 500M or 1073741824")),
+        _ => {
+            return Err(format!(
+                "`{text}` is no amount of memory; write it like 4Gi, 500M or 1073741824"
+            ));
+        }
     };
     match number.parse::<f64>() {
         Ok(amount) if amount > 0.0 => Ok((amount * factor as f64) as u64),
-        _ => Err(format!("`{text}` is no amount of memory; write it like 4Gi, 500M or 1073741824")),
+        _ => Err(format!(
+            "`{text}` is no amount of memory; write it like 4Gi, 500M or 1073741824"
+        )),
     }
 }
 
@@ -101,20 +118,29 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         write(root.path(), "pods/one/memory.max", "max\n");
         write(root.path(), "pods/memory.max", "1000\n");
-        assert_eq!(limit_under(root.path(), "0::/pods/one\n", "MemTotal: 16 kB"), Some(1000));
+        assert_eq!(
+            limit_under(root.path(), "0::/pods/one\n", "MemTotal: 16 kB"),
+            Some(1000)
+        );
     }
 
     #[test]
     fn version_1_inside_a_container_reads_the_mount() {
         let root = tempfile::tempdir().expect("a directory");
         write(root.path(), "memory/memory.limit_in_bytes", "2048\n");
-        assert_eq!(limit_under(root.path(), "9:cpu:/x\n5:memory:/kubepods/x\n", ""), Some(2048));
+        assert_eq!(
+            limit_under(root.path(), "9:cpu:/x\n5:memory:/kubepods/x\n", ""),
+            Some(2048)
+        );
     }
 
     #[test]
     fn without_a_limit_the_machine_is_the_limit() {
         let root = tempfile::tempdir().expect("a directory");
-        assert_eq!(limit_under(root.path(), "0::/\n", "MemTotal:       16 kB\n"), Some(16 * 1024));
+        assert_eq!(
+            limit_under(root.path(), "0::/\n", "MemTotal:       16 kB\n"),
+            Some(16 * 1024)
+        );
         assert_eq!(limit_under(root.path(), "", ""), None);
     }
 

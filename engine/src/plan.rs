@@ -74,7 +74,14 @@ pub fn plan(config: &ModelConfig, weights: WeightSizes, options: &LoadOptions) -
     let affordable = limit.map_or(usize::MAX, |limit| (limit.saturating_sub(fixed) / block) as usize);
     if affordable < least {
         let room = affordable * BLOCK_SIZE;
-        return Err(insufficient(limit.unwrap_or(0), weights, activations, block * least as u64, context, room));
+        return Err(insufficient(
+            limit.unwrap_or(0),
+            weights,
+            activations,
+            block * least as u64,
+            context,
+            room,
+        ));
     }
     let blocks = affordable.min(least * options.max_running.max(1));
     let cache = block * blocks as u64;
@@ -111,9 +118,15 @@ fn insufficient(
 ) -> ModelError {
     let total = weights.kept + weights.packed + activations + RESERVE_BYTES + cache;
     let advice = if room >= BLOCK_SIZE {
-        format!("raise the memory limit to at least {} or lower the context to at most {room} tokens", display(total))
+        format!(
+            "raise the memory limit to at least {} or lower the context to at most {room} tokens",
+            display(total)
+        )
     } else {
-        format!("raise the memory limit to at least {} or choose a smaller model", display(total))
+        format!(
+            "raise the memory limit to at least {} or choose a smaller model",
+            display(total)
+        )
     };
     ModelError::InsufficientMemory(format!(
         "the model needs {} (weights {}, working memory {}, {} for one sequence of {context} tokens, reserve {}) and \
@@ -144,14 +157,24 @@ mod tests {
             vocabulary: 49_152,
             context: 8192,
             norm_epsilon: 1e-5,
-            rope: Rope { frequencies: vec![1.0; 32], interleaved: true },
+            rope: Rope {
+                frequencies: vec![1.0; 32],
+                interleaved: true,
+            },
         }
     }
 
-    const WEIGHTS: WeightSizes = WeightSizes { kept: 98 << 20, packed: 0 };
+    const WEIGHTS: WeightSizes = WeightSizes {
+        kept: 98 << 20,
+        packed: 0,
+    };
 
     fn options(memory: u64, max_length: Option<usize>) -> LoadOptions {
-        LoadOptions { max_length, max_running: 4, memory: Some(memory) }
+        LoadOptions {
+            max_length,
+            max_running: 4,
+            memory: Some(memory),
+        }
     }
 
     #[test]
@@ -175,8 +198,13 @@ mod tests {
 
     #[test]
     fn too_little_memory_says_how_much_and_which_context_fits() {
-        let message = plan(&config(), WEIGHTS, &options(400 << 20, None)).expect_err("too little").to_string();
-        assert!(message.contains("400.0 MiB") && message.contains("lower the context to at most"), "{message}");
+        let message = plan(&config(), WEIGHTS, &options(400 << 20, None))
+            .expect_err("too little")
+            .to_string();
+        assert!(
+            message.contains("400.0 MiB") && message.contains("lower the context to at most"),
+            "{message}"
+        );
         let fitting: usize = message
             .split("at most ")
             .nth(1)
@@ -185,13 +213,18 @@ mod tests {
             .expect("a number");
         assert!(plan(&config(), WEIGHTS, &options(400 << 20, Some(fitting))).is_ok());
         assert!(plan(&config(), WEIGHTS, &options(400 << 20, Some(fitting + BLOCK_SIZE))).is_err());
-        let message = plan(&config(), WEIGHTS, &options(64 << 20, None)).expect_err("too little").to_string();
+        let message = plan(&config(), WEIGHTS, &options(64 << 20, None))
+            .expect_err("too little")
+            .to_string();
         assert!(message.contains("smaller model"), "{message}");
     }
 
     #[test]
     fn a_longer_context_than_the_model_knows_is_refused() {
         let error = plan(&config(), WEIGHTS, &options(64 << 30, Some(9000))).expect_err("too long");
-        assert!(matches!(&error, ModelError::Unsupported(text) if text.contains("8192")), "{error}");
+        assert!(
+            matches!(&error, ModelError::Unsupported(text) if text.contains("8192")),
+            "{error}"
+        );
     }
 }

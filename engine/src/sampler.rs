@@ -52,7 +52,9 @@ fn likeliest(logits: &[f32]) -> Option<(u32, f32)> {
 fn keep_nucleus(weights: &mut Vec<(u32, f32)>, total: f32, top_p: f32) -> f32 {
     // Tokens below this share cannot be in the nucleus: all of them together weigh less than 1 - top_p.
     let negligible = (1.0 - top_p) * total / weights.len() as f32;
-    let heaviest = weights.iter().fold(0.0_f32, |heaviest, &(_, weight)| heaviest.max(weight));
+    let heaviest = weights
+        .iter()
+        .fold(0.0_f32, |heaviest, &(_, weight)| heaviest.max(weight));
     weights.retain(|&(_, weight)| weight >= negligible || weight == heaviest);
     weights.sort_unstable_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
     let wanted = top_p * total;
@@ -87,7 +89,12 @@ mod tests {
     use super::*;
 
     fn sampling(temperature: f32, top_p: f32, seed: u64) -> Sampling {
-        Sampling { temperature, top_p, seed, ignore_end: false }
+        Sampling {
+            temperature,
+            top_p,
+            seed,
+            ignore_end: false,
+        }
     }
 
     #[test]
@@ -105,7 +112,11 @@ mod tests {
     #[test]
     fn the_seed_decides() {
         let logits: Vec<f32> = (0..100).map(|token| (token % 7) as f32).collect();
-        let draw = |seed| (0..50).map(|index| sample(&logits, &sampling(1.0, 1.0, seed), index)).collect::<Vec<_>>();
+        let draw = |seed| {
+            (0..50)
+                .map(|index| sample(&logits, &sampling(1.0, 1.0, seed), index))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
     }

@@ -26,7 +26,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_running: 16, max_step_tokens: 256, max_queued: 256, max_queued_tokens: 262_144 }
+        Self {
+            max_running: 16,
+            max_step_tokens: 256,
+            max_queued: 256,
+            max_queued_tokens: 262_144,
+        }
     }
 }
 
@@ -47,7 +52,15 @@ pub(crate) struct Sequence {
 impl Sequence {
     pub(crate) fn new(id: RequestId, prompt: Vec<u32>, max_tokens: usize, sampling: Sampling) -> Self {
         let length = prompt.len();
-        Self { id, tokens: prompt, prompt: length, max_tokens, sampling, computed: 0, blocks: Vec::new() }
+        Self {
+            id,
+            tokens: prompt,
+            prompt: length,
+            max_tokens,
+            sampling,
+            computed: 0,
+            blocks: Vec::new(),
+        }
     }
 
     fn missing(&self) -> usize {
@@ -121,11 +134,20 @@ impl Scheduler {
             let sequence = &mut self.running[running];
             let end = sequence.computed + share;
             let sample = end == sequence.tokens.len();
-            batch.push(&sequence.tokens[sequence.computed..end], sequence.computed, &sequence.blocks, sample);
+            batch.push(
+                &sequence.tokens[sequence.computed..end],
+                sequence.computed,
+                &sequence.blocks,
+                sample,
+            );
             sequence.computed = end;
             if sample {
                 let index = sequence.tokens.len() - sequence.prompt;
-                self.rows.push(Row { sampling: sequence.sampling.clone(), index, running });
+                self.rows.push(Row {
+                    sampling: sequence.sampling.clone(),
+                    index,
+                    running,
+                });
             }
         }
         batch.sequences() > 0
@@ -166,7 +188,9 @@ impl Scheduler {
             if self.blocks.grow(&mut sequence.blocks, wanted) {
                 return true;
             }
-            let Some(mut youngest) = self.running.pop() else { return false };
+            let Some(mut youngest) = self.running.pop() else {
+                return false;
+            };
             *budget += shares.pop().unwrap_or(0);
             self.blocks.release(&mut youngest.blocks);
             youngest.computed = 0;
@@ -181,7 +205,10 @@ impl Scheduler {
     /// Moves the first waiting sequence into the running ones if its tokens so far fit the free blocks.
     fn admit(&mut self, budget: usize) -> Option<usize> {
         let sequence = self.waiting.front_mut()?;
-        if !self.blocks.grow(&mut sequence.blocks, sequence.tokens.len().div_ceil(BLOCK_SIZE)) {
+        if !self
+            .blocks
+            .grow(&mut sequence.blocks, sequence.tokens.len().div_ceil(BLOCK_SIZE))
+        {
             return None;
         }
         let sequence = self.waiting.pop_front()?;
@@ -216,7 +243,11 @@ impl Scheduler {
             if finished.is_some() {
                 leaving.push(row.running);
             }
-            produced.push(Produced { id: sequence.id, token: (!ended).then_some(token), finished });
+            produced.push(Produced {
+                id: sequence.id,
+                token: (!ended).then_some(token),
+                finished,
+            });
         }
         self.rows.clear();
         leaving.sort_unstable();

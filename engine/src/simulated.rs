@@ -63,7 +63,9 @@ impl SimulatedRunner {
     }
 
     fn duration(&self, batch: &StepBatch) -> Duration {
-        let prefill = (0..batch.sequences()).map(|index| batch.query(index).len()).filter(|&length| length > 1);
+        let prefill = (0..batch.sequences())
+            .map(|index| batch.query(index).len())
+            .filter(|&length| length > 1);
         let prefill: usize = prefill.sum();
         let decodes = batch.tokens.len() > prefill;
         let per = |rate: f64, tokens: usize| if rate > 0.0 { tokens as f64 / rate } else { 0.0 };

@@ -57,7 +57,9 @@ impl EngineHandle {
             pending: StepUpdate::default(),
             live: HashMap::new(),
         };
-        std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run())?;
+        std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || worker.run())?;
         let info = EngineInfo {
             max_length: spec.max_length.min(spec.blocks * BLOCK_SIZE),
             vocabulary: spec.vocabulary,
@@ -65,7 +67,15 @@ impl EngineHandle {
             blocks: spec.blocks,
             end_tokens: spec.end_tokens,
         };
-        Ok((Self { info, limits, gauges, inbox }, out))
+        Ok((
+            Self {
+                info,
+                limits,
+                gauges,
+                inbox,
+            },
+            out,
+        ))
     }
 
     fn queue_full(&self) -> Rejected {
@@ -97,14 +107,25 @@ impl Engine for EngineHandle {
         }
         let (prompt, max_tokens) = (request.prompt.len(), request.max_tokens.max(1));
         if prompt.saturating_add(max_tokens) > self.info.max_length {
-            return Err(Rejected::TooLong { prompt, max_tokens, limit: self.info.max_length });
+            return Err(Rejected::TooLong {
+                prompt,
+                max_tokens,
+                limit: self.info.max_length,
+            });
         }
-        if !self.gauges.enter_queue(prompt, self.limits.max_queued, self.limits.max_queued_tokens) {
+        if !self
+            .gauges
+            .enter_queue(prompt, self.limits.max_queued, self.limits.max_queued_tokens)
+        {
             return Err(self.queue_full());
         }
         let (control, cancelled) = RequestControl::new();
         let sequence = Sequence::new(request.id, request.prompt, max_tokens, request.sampling);
-        let arrival = Arrival { sequence, cancelled, at: Instant::now() };
+        let arrival = Arrival {
+            sequence,
+            cancelled,
+            at: Instant::now(),
+        };
         match self.inbox.try_send(arrival) {
             Ok(()) => Ok(control),
             Err(std::sync::mpsc::TrySendError::Full(_)) => {
@@ -150,7 +171,11 @@ impl Worker {
         let mut out = StepOut::default();
         while self.take_arrivals() {
             self.sweep_cancelled();
-            let stepped = if self.scheduler.schedule(&mut batch) { self.step(&batch, &mut out) } else { Ok(()) };
+            let stepped = if self.scheduler.schedule(&mut batch) {
+                self.step(&batch, &mut out)
+            } else {
+                Ok(())
+            };
             self.publish();
             if let Err(failure) = stepped {
                 self.fail(&failure);
@@ -180,17 +205,39 @@ impl Worker {
         true
     }
 
-    fn take(&mut self, Arrival { sequence, cancelled, at }: Arrival) {
-        self.live.insert(sequence.id, Live { cancelled, queued_at: Some(at) });
+    fn take(
+        &mut self,
+        Arrival {
+            sequence,
+            cancelled,
+            at,
+        }: Arrival,
+    ) {
+        self.live.insert(
+            sequence.id,
+            Live {
+                cancelled,
+                queued_at: Some(at),
+            },
+        );
         self.scheduler.add(sequence);
     }
 
     fn sweep_cancelled(&mut self) {
-        let Self { scheduler, live, pending, gauges, .. } = self;
+        let Self {
+            scheduler,
+            live,
+            pending,
+            gauges,
+            ..
+        } = self;
         if !live.values().any(|request| request.cancelled.load(Ordering::Acquire)) {
             return;
         }
-        let gone = |id| live.get(&id).is_none_or(|request: &Live| request.cancelled.load(Ordering::Acquire));
+        let gone = |id| {
+            live.get(&id)
+                .is_none_or(|request: &Live| request.cancelled.load(Ordering::Acquire))
+        };
         let mut removed = Vec::new();
         scheduler.remove(gone, |sequence| removed.push((sequence.id, sequence.prompt_tokens())));
         for (id, prompt) in removed {
@@ -220,10 +267,20 @@ impl Worker {
             if finished.is_some() {
                 self.live.remove(&id);
             }
-            self.pending.sequences.push(SequenceUpdate { id, token, finished, queued_for: queued_for.remove(&id) });
+            self.pending.sequences.push(SequenceUpdate {
+                id,
+                token,
+                finished,
+                queued_for: queued_for.remove(&id),
+            });
         }
         for (id, waited) in queued_for {
-            self.pending.sequences.push(SequenceUpdate { id, token: None, finished: None, queued_for: Some(waited) });
+            self.pending.sequences.push(SequenceUpdate {
+                id,
+                token: None,
+                finished: None,
+                queued_for: Some(waited),
+            });
         }
         self.gauges.step_finished(batch.tokens.len(), start.elapsed());
         Ok(())
@@ -233,7 +290,9 @@ impl Worker {
     fn note_started(&mut self, now: Instant) -> HashMap<RequestId, std::time::Duration> {
         let mut queued_for = HashMap::new();
         for &(id, prompt) in self.scheduler.started() {
-            let Some(request) = self.live.get_mut(&id) else { continue };
+            let Some(request) = self.live.get_mut(&id) else {
+                continue;
+            };
             if let Some(at) = request.queued_at.take() {
                 self.gauges.leave_queue(prompt);
                 queued_for.insert(id, now.saturating_duration_since(at));
@@ -259,8 +318,12 @@ impl Worker {
     fn publish(&self) {
         let gauges = &self.gauges;
         gauges.running.store(self.scheduler.running(), Ordering::Release);
-        gauges.used_blocks.store(self.scheduler.used_blocks(), Ordering::Release);
-        gauges.preemptions.store(self.scheduler.preemptions(), Ordering::Release);
+        gauges
+            .used_blocks
+            .store(self.scheduler.used_blocks(), Ordering::Release);
+        gauges
+            .preemptions
+            .store(self.scheduler.preemptions(), Ordering::Release);
     }
 
     /// Sends what is pending; while nobody reads it stays and grows by at most the answers' own lengths. Waits only
@@ -290,7 +353,9 @@ impl Worker {
             self.take(arrival);
         }
         for (id, _) in self.live.drain() {
-            self.pending.sequences.push(finished(id, FinishReason::Failed(Arc::clone(failure))));
+            self.pending
+                .sequences
+                .push(finished(id, FinishReason::Failed(Arc::clone(failure))));
         }
         self.gauges.running.store(0, Ordering::Release);
         self.gauges.waiting.store(0, Ordering::Release);
@@ -301,5 +366,10 @@ impl Worker {
 }
 
 fn finished(id: RequestId, reason: FinishReason) -> SequenceUpdate {
-    SequenceUpdate { id, token: None, finished: Some(reason), queued_for: None }
+    SequenceUpdate {
+        id,
+        token: None,
+        finished: Some(reason),
+        queued_for: None,
+    }
 }

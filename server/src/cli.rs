@@ -76,10 +76,20 @@ pub struct ServeArguments {
     #[arg(long, env = "PERENNIAL_MAX_QUEUED", value_name = "REQUESTS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_queued: u32,
     /// Most prompt tokens that wait; more are answered with 429.
-    #[arg(long, env = "PERENNIAL_MAX_QUEUED_TOKENS", value_name = "TOKENS", default_value_t = 262_144)]
+    #[arg(
+        long,
+        env = "PERENNIAL_MAX_QUEUED_TOKENS",
+        value_name = "TOKENS",
+        default_value_t = 262_144
+    )]
     pub max_queued_tokens: usize,
     /// Most tokens computed in one step: higher is faster for long prompts, lower lets other answers flow meanwhile.
-    #[arg(long, env = "PERENNIAL_MAX_STEP_TOKENS", value_name = "TOKENS", default_value_t = 256)]
+    #[arg(
+        long,
+        env = "PERENNIAL_MAX_STEP_TOKENS",
+        value_name = "TOKENS",
+        default_value_t = 256
+    )]
     pub max_step_tokens: usize,
     /// Threads that compute; the container's processors when absent.
     #[arg(long, env = "PERENNIAL_THREADS", value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..))]
@@ -88,13 +98,28 @@ pub struct ServeArguments {
     #[arg(long, env = "PERENNIAL_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     pub drain_seconds: u64,
     /// Seconds after SIGTERM in which new requests are still answered, on connections that close.
-    #[arg(long, env = "PERENNIAL_LAME_DUCK_SECONDS", value_name = "SECONDS", default_value_t = 5)]
+    #[arg(
+        long,
+        env = "PERENNIAL_LAME_DUCK_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 5
+    )]
     pub lame_duck_seconds: u64,
     /// Where the OpenAI API listens.
-    #[arg(long, env = "PERENNIAL_API_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        env = "PERENNIAL_API_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
     pub api_address: SocketAddr,
     /// Where /livez, /readyz, /metrics and /loading listen.
-    #[arg(long, env = "PERENNIAL_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
+    #[arg(
+        long,
+        env = "PERENNIAL_METRICS_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:9090"
+    )]
     pub metrics_address: SocketAddr,
     /// Export every metric under another system's name too.
     #[arg(long, env = "PERENNIAL_METRICS_ALIAS", value_name = "SYSTEM")]
@@ -121,7 +146,12 @@ pub struct SimulatedArguments {
     #[arg(long, env = "PERENNIAL_SIMULATED_COLD_START_SECONDS", value_name = "SECONDS", default_value_t = 0.0, value_parser = rate)]
     pub simulated_cold_start_seconds: f64,
     /// Tokens in the key-value cache.
-    #[arg(long, env = "PERENNIAL_SIMULATED_CACHE_TOKENS", value_name = "TOKENS", default_value_t = 65_536)]
+    #[arg(
+        long,
+        env = "PERENNIAL_SIMULATED_CACHE_TOKENS",
+        value_name = "TOKENS",
+        default_value_t = 65_536
+    )]
     pub simulated_cache_tokens: usize,
     /// Length of a typical answer.
     #[arg(long, env = "PERENNIAL_SIMULATED_ANSWER_TOKENS", value_name = "TOKENS", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
@@ -207,7 +237,9 @@ impl ServeArguments {
         SimulatedSettings {
             prefill_tokens_per_second: self.simulated.simulated_prefill_tokens_per_second,
             decode_tokens_per_second: self.simulated.simulated_decode_tokens_per_second,
-            max_length: self.max_context_tokens.map_or(default.max_length, |tokens| tokens as usize),
+            max_length: self
+                .max_context_tokens
+                .map_or(default.max_length, |tokens| tokens as usize),
             cache_tokens: self.simulated.simulated_cache_tokens,
             answer_tokens: self.simulated.simulated_answer_tokens,
         }
@@ -230,7 +262,9 @@ mod tests {
         let line = "perennial-server serve --served-model-name a --source hf://o/n@main --digest sha256:00 \
                     --max-context-tokens 4096 --drain-seconds 20 --max-running 4";
         let cli = Cli::try_parse_from(line.split_whitespace()).expect("arguments");
-        let Command::Serve(arguments) = cli.command else { panic!("not serve") };
+        let Command::Serve(arguments) = cli.command else {
+            panic!("not serve")
+        };
         assert_eq!((arguments.drain_seconds, arguments.limits().max_running), (20, 4));
         assert_eq!(arguments.api_address.port(), perennial_crds::serving::API_PORT);
         assert_eq!(arguments.metrics_address.port(), perennial_crds::serving::METRICS_PORT);

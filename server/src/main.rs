@@ -32,7 +32,9 @@ fn main() -> ExitCode {
 
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Text => lines.init(),
@@ -40,7 +42,9 @@ fn start_logging(format: LogFormat) {
 }
 
 fn run_serve(arguments: &ServeArguments) -> Result<(), StartupError> {
-    let threads = arguments.threads.map_or_else(perennial_engine::threads::available, usize::from);
+    let threads = arguments
+        .threads
+        .map_or_else(perennial_engine::threads::available, usize::from);
     #[expect(unsafe_code, reason = "candle takes its thread count from the environment only")]
     // SAFETY: `main` has started no thread yet.
     unsafe {
@@ -56,9 +60,8 @@ fn run_serve(arguments: &ServeArguments) -> Result<(), StartupError> {
 
 fn run_resolve(arguments: &ResolveArguments) -> Result<(), StartupError> {
     let path = &arguments.source.termination_path;
-    let resolved = runtime(2).and_then(|runtime| {
-        runtime.block_on(async { startup::resolve(&arguments.source, &stop_token()?).await })
-    });
+    let resolved = runtime(2)
+        .and_then(|runtime| runtime.block_on(async { startup::resolve(&arguments.source, &stop_token()?).await }));
     let resolved = resolved.inspect_err(|error| give_up(error, path))?;
     leave(path, &resolved);
     print_json(&resolved)
@@ -76,11 +79,19 @@ fn run_plan(arguments: &PlanArguments) -> Result<(), StartupError> {
     }
     println!("architecture     {}", plan.architecture);
     println!("weights          {}", display(plan.weights_bytes + plan.packed_bytes));
-    println!("key-value cache  {} ({} sequences of {} tokens)", display(plan.cache_bytes), plan.full_sequences, plan.context_tokens);
+    println!(
+        "key-value cache  {} ({} sequences of {} tokens)",
+        display(plan.cache_bytes),
+        plan.full_sequences,
+        plan.context_tokens
+    );
     println!("working memory   {}", display(plan.activation_bytes));
     println!("reserve          {}", display(plan.reserve_bytes));
     println!("total            {}", display(plan.total_bytes));
-    println!("limit            {}", plan.limit_bytes.map_or_else(|| "none".to_owned(), display));
+    println!(
+        "limit            {}",
+        plan.limit_bytes.map_or_else(|| "none".to_owned(), display)
+    );
     Ok(())
 }
 

@@ -111,7 +111,10 @@ impl Metrics {
     /// # Errors
     /// Two metrics of one name, which is a bug.
     pub fn new(model: &str, vllm_alias: bool) -> Result<Self, prometheus::Error> {
-        let build = Builder { registry: Registry::new(), model };
+        let build = Builder {
+            registry: Registry::new(),
+            model,
+        };
         let adapters = build.info(
             "lora_requests_info",
             "Adapters of running and waiting requests.",
@@ -136,7 +139,10 @@ impl Metrics {
                 &["block_size", "num_gpu_blocks", "enable_prefix_caching"],
             )?,
             preemptions: build.counter("num_preemptions_total", "Requests that lost their cache to others.")?,
-            rejected: build.counter("requests_rejected_total", "Requests refused because the queue was full.")?,
+            rejected: build.counter(
+                "requests_rejected_total",
+                "Requests refused because the queue was full.",
+            )?,
             first_token: build.histogram(
                 "time_to_first_token_seconds",
                 "From the arrival of a request to its first token.",
@@ -165,7 +171,9 @@ impl Metrics {
     /// Says what the engine is.
     pub fn set_engine(&self, info: &EngineInfo) {
         let (size, blocks) = (info.block_size.to_string(), info.blocks.to_string());
-        self.cache_config.with_label_values(&[size.as_str(), blocks.as_str(), "False"]).set(1);
+        self.cache_config
+            .with_label_values(&[size.as_str(), blocks.as_str(), "False"])
+            .set(1);
     }
 
     /// A request left the queue.
@@ -212,15 +220,21 @@ impl Metrics {
         if let Some(load) = load {
             self.waiting.set(load.waiting as f64);
             self.running.set(load.running as f64);
-            self.cache_usage.set(load.used_blocks as f64 / load.total_blocks.max(1) as f64);
-            self.preemptions.inc_by(load.preemptions.saturating_sub(self.preemptions.get()));
+            self.cache_usage
+                .set(load.used_blocks as f64 / load.total_blocks.max(1) as f64);
+            self.preemptions
+                .inc_by(load.preemptions.saturating_sub(self.preemptions.get()));
         }
         let mut bytes = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut bytes) {
             tracing::error!(%error, "metrics cannot be written");
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        if self.vllm_alias { format!("{text}{}", alias(&text)) } else { text }
+        if self.vllm_alias {
+            format!("{text}{}", alias(&text))
+        } else {
+            text
+        }
     }
 }
 
@@ -256,7 +270,13 @@ mod tests {
             blocks: 4,
             end_tokens: Vec::new(),
         });
-        let load = LoadSnapshot { waiting: 3, running: 2, used_blocks: 1, total_blocks: 4, ..LoadSnapshot::default() };
+        let load = LoadSnapshot {
+            waiting: 3,
+            running: 2,
+            used_blocks: 1,
+            total_blocks: 4,
+            ..LoadSnapshot::default()
+        };
         let text = metrics.render(Some(&load));
         for prefix in ["llm_", "vllm:"] {
             for expected in [
@@ -268,7 +288,10 @@ mod tests {
                 "request_success_total{finished_reason=\"stop\",model_name=\"m\"} 0",
                 "time_to_first_token_seconds_count{model_name=\"m\"} 0",
             ] {
-                assert!(text.contains(&format!("\n{prefix}{expected}")), "{prefix}{expected} is not in\n{text}");
+                assert!(
+                    text.contains(&format!("\n{prefix}{expected}")),
+                    "{prefix}{expected} is not in\n{text}"
+                );
             }
         }
     }

@@ -72,7 +72,11 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let failed = shared.service().is_some_and(|service| service.engine().load().failed);
     match shared.lifecycle.phase() {
         Phase::Ready if !failed => "ok".into_response(),
-        Phase::Ready => (StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped after a failure").into_response(),
+        Phase::Ready => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the engine has stopped after a failure",
+        )
+            .into_response(),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "the model is not ready yet").into_response(),
         Phase::LameDuck | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "shutting down").into_response(),
     }
@@ -81,7 +85,11 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let load = shared.service().map(|service| service.engine().load());
     let text = shared.metrics.render(load.as_ref());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response()
 }
 
 async fn loading(State(shared): State<Arc<Shared>>) -> Json<LoadingProgress> {
@@ -94,11 +102,20 @@ mod tests {
 
     #[test]
     fn an_engine_is_dead_only_when_work_does_not_move() {
-        let idle = LoadSnapshot { since_last_step: Duration::from_secs(9999), ..LoadSnapshot::default() };
+        let idle = LoadSnapshot {
+            since_last_step: Duration::from_secs(9999),
+            ..LoadSnapshot::default()
+        };
         assert_eq!(dead(&idle), None);
-        let busy = LoadSnapshot { waiting: 1, ..idle.clone() };
+        let busy = LoadSnapshot {
+            waiting: 1,
+            ..idle.clone()
+        };
         assert!(dead(&busy).is_some_and(|reason| reason.contains("9999 s")));
-        let slow = LoadSnapshot { longest_step: Duration::from_secs(1000), ..busy };
+        let slow = LoadSnapshot {
+            longest_step: Duration::from_secs(1000),
+            ..busy
+        };
         assert_eq!(dead(&slow), None);
         assert!(dead(&LoadSnapshot { failed: true, ..idle }).is_some());
     }

@@ -25,16 +25,18 @@ pub async fn serve(arguments: &ServeArguments, stop: CancellationToken) -> Resul
     let alias = arguments.metrics_alias == Some(MetricsAlias::Vllm);
     let shared = Shared::new(arguments.served_model_name.clone(), alias);
     let shared = Arc::new(shared.map_err(|error| StartupError::Internal(format!("metrics: {error}")))?);
-    let bound = |address, error| StartupError::Arguments(format!("cannot listen on {address}: {error}; choose another"));
+    let bound =
+        |address, error| StartupError::Arguments(format!("cannot listen on {address}: {error}; choose another"));
     let metrics = std::net::TcpListener::bind(arguments.metrics_address)
         .map_err(|error| bound(arguments.metrics_address, error))?;
-    let listener =
-        TcpListener::bind(arguments.api_address).await.map_err(|error| bound(arguments.api_address, error))?;
+    let listener = TcpListener::bind(arguments.api_address)
+        .await
+        .map_err(|error| bound(arguments.api_address, error))?;
     probes::spawn(metrics, Arc::clone(&shared))
         .map_err(|error| StartupError::Internal(format!("no thread for probes: {error}")))?;
     let close = CancellationToken::new();
-    let http = axum::serve(listener, api::router(Arc::clone(&shared)))
-        .with_graceful_shutdown(close.clone().cancelled_owned());
+    let http =
+        axum::serve(listener, api::router(Arc::clone(&shared))).with_graceful_shutdown(close.clone().cancelled_owned());
     let http = tokio::spawn(async move { http.await });
     tracing::info!(api = %arguments.api_address, metrics = %arguments.metrics_address, "listening");
 
@@ -58,7 +60,10 @@ async fn drain(shared: &Shared, arguments: &ServeArguments) {
     let deadline = start + Duration::from_secs(arguments.drain_seconds);
     let lame_duck = start + Duration::from_secs(arguments.lame_duck_seconds.min(arguments.drain_seconds));
     shared.lifecycle.advance(Phase::LameDuck);
-    tracing::info!(lame_duck_seconds = arguments.lame_duck_seconds, "told to stop; not ready any more");
+    tracing::info!(
+        lame_duck_seconds = arguments.lame_duck_seconds,
+        "told to stop; not ready any more"
+    );
     tokio::time::sleep_until(lame_duck).await;
     shared.lifecycle.advance(Phase::Draining);
     if let Some(service) = shared.service() {
@@ -70,7 +75,10 @@ async fn drain(shared: &Shared, arguments: &ServeArguments) {
         tracing::info!(seconds = start.elapsed().as_secs_f64(), running, "drained");
         return;
     }
-    tracing::warn!(running = shared.in_flight.len(), "the drain period is over; the rest ends with an error");
+    tracing::warn!(
+        running = shared.in_flight.len(),
+        "the drain period is over; the rest ends with an error"
+    );
     shared.abort.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, shared.in_flight.wait()).await;
 }

@@ -69,7 +69,11 @@ async fn load(
 ) -> Result<Loaded, StartupError> {
     let request = load_request(&arguments.source)?;
     let local = perennial_loader::fetch(&request, &shared.progress, cancel).await?;
-    tracing::info!(uri = local.resolved.uri, bytes = local.resolved.size_bytes, "the model's files are here");
+    tracing::info!(
+        uri = local.resolved.uri,
+        bytes = local.resolved.size_bytes,
+        "the model's files are here"
+    );
     shared.progress.set_stage(LoadingStage::LoadingWeights);
     let options = LoadOptions {
         max_length: arguments.max_context_tokens.map(|tokens| tokens as usize),
@@ -77,15 +81,32 @@ async fn load(
         memory: arguments.memory,
     };
     let loading = tokio::task::spawn_blocking(move || model::load(&local.files, &options));
-    let loaded = loading.await.map_err(|error| StartupError::Internal(format!("loading the model: {error}")))??;
-    let LoadedModel { runner, tokenizer, chat_template, plan } = loaded;
-    tracing::info!(plan = serde_json::to_string(&plan).unwrap_or_default(), "the model is loaded");
-    Ok(Loaded { runner: Box::new(runner), tokenizer, template: chat_template })
+    let loaded = loading
+        .await
+        .map_err(|error| StartupError::Internal(format!("loading the model: {error}")))??;
+    let LoadedModel {
+        runner,
+        tokenizer,
+        chat_template,
+        plan,
+    } = loaded;
+    tracing::info!(
+        plan = serde_json::to_string(&plan).unwrap_or_default(),
+        "the model is loaded"
+    );
+    Ok(Loaded {
+        runner: Box::new(runner),
+        tokenizer,
+        template: chat_template,
+    })
 }
 
 async fn simulate(shared: &Shared, arguments: &ServeArguments) -> Result<Loaded, StartupError> {
     shared.progress.set_stage(LoadingStage::LoadingWeights);
-    tokio::time::sleep(Duration::from_secs_f64(arguments.simulated.simulated_cold_start_seconds)).await;
+    tokio::time::sleep(Duration::from_secs_f64(
+        arguments.simulated.simulated_cold_start_seconds,
+    ))
+    .await;
     let tokenizer = tokenizer::simulated().map_err(|error| StartupError::Internal(error.to_string()))?;
     Ok(Loaded {
         runner: Box::new(SimulatedRunner::new(arguments.simulated_settings())),
@@ -104,10 +125,22 @@ fn compile(template: Option<String>, tokenizer: &ModelTokenizer) -> Option<ChatT
 
 async fn warm_up(shared: &Arc<Shared>, service: &Service) -> Result<(), StartupError> {
     let fail = |error: &dyn std::fmt::Display| StartupError::WarmUp(error.to_string());
-    let prompt = service.encode_prompt("Hello".to_owned()).await.map_err(|error| fail(&error))?;
-    let sampling = Sampling { ignore_end: true, ..Sampling::default() };
-    let options = TextOptions { max_tokens: Some(1), sampling, stop: Vec::new() };
-    let mut generation = service.generate(shared, prompt, options).map_err(|error| fail(&error))?;
+    let prompt = service
+        .encode_prompt("Hello".to_owned())
+        .await
+        .map_err(|error| fail(&error))?;
+    let sampling = Sampling {
+        ignore_end: true,
+        ..Sampling::default()
+    };
+    let options = TextOptions {
+        max_tokens: Some(1),
+        sampling,
+        stop: Vec::new(),
+    };
+    let mut generation = service
+        .generate(shared, prompt, options)
+        .map_err(|error| fail(&error))?;
     while let Some(piece) = generation.next().await {
         if let Some(Finish::Failed(reason)) = piece.finish {
             return Err(fail(&reason));
@@ -126,7 +159,9 @@ pub async fn resolve(source: &SourceArguments, cancel: &CancellationToken) -> Re
 
 fn load_request(arguments: &SourceArguments) -> Result<LoadRequest, StartupError> {
     let Some(source) = arguments.source.as_deref() else {
-        return Err(StartupError::Arguments("--source is missing; say where the model is".to_owned()));
+        return Err(StartupError::Arguments(
+            "--source is missing; say where the model is".to_owned(),
+        ));
     };
     Ok(LoadRequest {
         source: Source::parse(source)?,

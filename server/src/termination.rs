@@ -52,7 +52,10 @@ impl StartupError {
     #[must_use]
     pub fn termination(&self) -> Termination {
         let message = self.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Termination { reason: self.reason(), message: shorten(message) }
+        Termination {
+            reason: self.reason(),
+            message: shorten(message),
+        }
     }
 }
 
@@ -90,9 +93,18 @@ mod tests {
     #[test]
     fn every_model_error_has_its_reason() {
         let reason = |error: ModelError| StartupError::Model(error).reason();
-        assert_eq!(reason(ModelError::Unsupported(String::new())), FailureReason::UnsupportedModel);
-        assert_eq!(reason(ModelError::InsufficientMemory(String::new())), FailureReason::InsufficientMemory);
-        let damaged = ModelError::Invalid { path: "x".into(), problem: String::new() };
+        assert_eq!(
+            reason(ModelError::Unsupported(String::new())),
+            FailureReason::UnsupportedModel
+        );
+        assert_eq!(
+            reason(ModelError::InsufficientMemory(String::new())),
+            FailureReason::InsufficientMemory
+        );
+        let damaged = ModelError::Invalid {
+            path: "x".into(),
+            problem: String::new(),
+        };
         assert_eq!(reason(damaged), FailureReason::InvalidModel);
     }
 

@@ -23,7 +23,11 @@ pub(super) struct Turns {
 impl Turns {
     pub(super) fn new(rope: &Rope, positions: &[u32]) -> Self {
         let pairs = rope.frequencies.len();
-        let mut turns = Self { interleaved: rope.interleaved, pairs, ..Self::default() };
+        let mut turns = Self {
+            interleaved: rope.interleaved,
+            pairs,
+            ..Self::default()
+        };
         for &position in positions {
             for &frequency in &rope.frequencies {
                 let (sine, cosine) = (position as f32 * frequency).sin_cos();
@@ -37,12 +41,18 @@ impl Turns {
     /// Turns the heads of every token in `values`, laid out `[token, head, dimension]`.
     pub(super) fn apply(&self, values: &mut [f32], heads: usize) {
         let width = self.pairs * 2;
-        let tokens = self.sines.chunks_exact(self.pairs).zip(self.cosines.chunks_exact(self.pairs));
+        let tokens = self
+            .sines
+            .chunks_exact(self.pairs)
+            .zip(self.cosines.chunks_exact(self.pairs));
         for (token, (sines, cosines)) in values.chunks_exact_mut(heads * width).zip(tokens) {
             for head in token.chunks_exact_mut(width) {
                 for (pair, (&sine, &cosine)) in sines.iter().zip(cosines).enumerate() {
-                    let (left, right) =
-                        if self.interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + self.pairs) };
+                    let (left, right) = if self.interleaved {
+                        (2 * pair, 2 * pair + 1)
+                    } else {
+                        (pair, pair + self.pairs)
+                    };
                     let (first, second) = (head[left], head[right]);
                     head[left] = first * cosine - second * sine;
                     head[right] = first * sine + second * cosine;
@@ -100,9 +110,15 @@ impl LayerCache {
             self.attend_shared(batch.blocks(owners[token]), kv_head, length, queries, out);
         };
         if work * self.heads * self.width < PARALLEL_WORK {
-            out.chunks_exact_mut(shared).zip(queries.chunks_exact(shared)).enumerate().for_each(one);
+            out.chunks_exact_mut(shared)
+                .zip(queries.chunks_exact(shared))
+                .enumerate()
+                .for_each(one);
         } else {
-            out.par_chunks_exact_mut(shared).zip(queries.par_chunks_exact(shared)).enumerate().for_each(one);
+            out.par_chunks_exact_mut(shared)
+                .zip(queries.par_chunks_exact(shared))
+                .enumerate()
+                .for_each(one);
         }
         out
     }
@@ -141,11 +157,15 @@ impl LayerCache {
 
 /// Which sequence each token of the batch belongs to.
 fn owners(batch: &StepBatch) -> Vec<usize> {
-    (0..batch.sequences()).flat_map(|index| std::iter::repeat_n(index, batch.query(index).len())).collect()
+    (0..batch.sequences())
+        .flat_map(|index| std::iter::repeat_n(index, batch.query(index).len()))
+        .collect()
 }
 
 fn softmax(scores: &mut [f32]) {
-    let highest = scores.iter().fold(f32::NEG_INFINITY, |highest, &score| highest.max(score));
+    let highest = scores
+        .iter()
+        .fold(f32::NEG_INFINITY, |highest, &score| highest.max(score));
     let mut total = 0.0;
     for score in scores.iter_mut() {
         *score = (*score - highest).exp();
@@ -160,7 +180,11 @@ fn dot(left: &[f32], right: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0_f32; LANES];
     let (left_lanes, right_lanes) = (left.chunks_exact(LANES), right.chunks_exact(LANES));
-    let rest = left_lanes.remainder().iter().zip(right_lanes.remainder()).map(|(left, right)| left * right);
+    let rest = left_lanes
+        .remainder()
+        .iter()
+        .zip(right_lanes.remainder())
+        .map(|(left, right)| left * right);
     let rest: f32 = rest.sum();
     for (left, right) in left_lanes.zip(right_lanes) {
         for lane in 0..LANES {

@@ -53,15 +53,39 @@ impl ModelConfig {
 
     /// Checks what the decoder relies on.
     pub(super) fn check(&self) -> Result<(), String> {
-        let Self { hidden, layers, heads, kv_heads, head_width, feed_forward, vocabulary, context, .. } = self;
-        if [hidden, layers, heads, kv_heads, head_width, feed_forward, vocabulary, context].iter().any(|&&size| size == 0) {
+        let Self {
+            hidden,
+            layers,
+            heads,
+            kv_heads,
+            head_width,
+            feed_forward,
+            vocabulary,
+            context,
+            ..
+        } = self;
+        if [
+            hidden,
+            layers,
+            heads,
+            kv_heads,
+            head_width,
+            feed_forward,
+            vocabulary,
+            context,
+        ]
+        .iter()
+        .any(|&&size| size == 0)
+        {
             return Err(format!(
                 "a size is zero: {hidden} wide, {layers} layers, {heads} heads, {kv_heads} key-value heads of \
                  {head_width}, {vocabulary} token ids, {context} context"
             ));
         }
         if heads % kv_heads != 0 || head_width % 2 != 0 {
-            return Err(format!("{heads} heads of {head_width} cannot share {kv_heads} key-value heads"));
+            return Err(format!(
+                "{heads} heads of {head_width} cannot share {kv_heads} key-value heads"
+            ));
         }
         if self.rope.frequencies.len() != head_width / 2 {
             let found = self.rope.frequencies.len();
@@ -80,13 +104,24 @@ pub(super) fn unsupported_architecture(name: &str) -> ModelError {
 
 /// Checks an architecture as `config.json` names it.
 pub(super) fn check_architecture(name: &str) -> Result<(), ModelError> {
-    const KNOWN: [&str; 4] = ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
-    if KNOWN.contains(&name) { Ok(()) } else { Err(unsupported_architecture(name)) }
+    const KNOWN: [&str; 4] = [
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "Qwen2ForCausalLM",
+        "Qwen3ForCausalLM",
+    ];
+    if KNOWN.contains(&name) {
+        Ok(())
+    } else {
+        Err(unsupported_architecture(name))
+    }
 }
 
 /// Plain rotary frequencies.
 pub(super) fn frequencies(base: f64, width: usize) -> Vec<f32> {
-    (0..width / 2).map(|pair| (1.0 / base.powf(2.0 * pair as f64 / width as f64)) as f32).collect()
+    (0..width / 2)
+        .map(|pair| (1.0 / base.powf(2.0 * pair as f64 / width as f64)) as f32)
+        .collect()
 }
 
 /// `config.json`, as far as it is read.
@@ -165,7 +200,11 @@ fn default_epsilon() -> f32 {
 impl HubConfig {
     /// The shape, or why the model cannot be served.
     pub(super) fn into_model(self) -> Result<ModelConfig, ModelError> {
-        let architecture = self.architectures.first().cloned().unwrap_or_else(|| "not named in config.json".to_owned());
+        let architecture = self
+            .architectures
+            .first()
+            .cloned()
+            .unwrap_or_else(|| "not named in config.json".to_owned());
         check_architecture(&architecture)?;
         if self.quantization_config.is_some() {
             return Err(ModelError::Unsupported(
@@ -174,11 +213,22 @@ impl HubConfig {
                     .to_owned(),
             ));
         }
-        if let Some(act) = self.hidden_act.as_deref().filter(|act| !matches!(*act, "silu" | "swish")) {
-            return Err(ModelError::Unsupported(format!("the activation {act} is not known; only silu is")));
+        if let Some(act) = self
+            .hidden_act
+            .as_deref()
+            .filter(|act| !matches!(*act, "silu" | "swish"))
+        {
+            return Err(ModelError::Unsupported(format!(
+                "the activation {act} is not known; only silu is"
+            )));
         }
-        let head_width = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
-        let rope = Rope { frequencies: self.rope_frequencies(head_width)?, interleaved: false };
+        let head_width = self
+            .head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1));
+        let rope = Rope {
+            frequencies: self.rope_frequencies(head_width)?,
+            interleaved: false,
+        };
         // Beyond its window the model would attend to less than everything: serve it up to there.
         let window = self.sliding_window.filter(|_| self.use_sliding_window.unwrap_or(true));
         let context = self.max_position_embeddings.min(window.unwrap_or(usize::MAX));
@@ -199,7 +249,10 @@ impl HubConfig {
 
     fn rope_frequencies(&self, width: usize) -> Result<Vec<f32>, ModelError> {
         let scaling = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
-        let base = self.rope_theta.or(scaling.and_then(|scaling| scaling.rope_theta)).unwrap_or(10_000.0);
+        let base = self
+            .rope_theta
+            .or(scaling.and_then(|scaling| scaling.rope_theta))
+            .unwrap_or(10_000.0);
         let mut frequencies = frequencies(base, width);
         let Some(scaling) = scaling else { return Ok(frequencies) };
         let factor = scaling.factor.unwrap_or(1.0);
@@ -251,16 +304,20 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_is_named_with_the_known_ones() {
-        let error = config(r#","architectures":["MambaForCausalLM"]"#).expect_err("unsupported").to_string();
-        assert!(error.contains("MambaForCausalLM") && error.contains("LlamaForCausalLM"), "{error}");
+        let error = config(r#","architectures":["MambaForCausalLM"]"#)
+            .expect_err("unsupported")
+            .to_string();
+        assert!(
+            error.contains("MambaForCausalLM") && error.contains("LlamaForCausalLM"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_sliding_window_bounds_the_context_only_when_used() {
         let used = config(r#","architectures":["MistralForCausalLM"],"sliding_window":128"#).expect("a model");
         assert_eq!(used.context, 128);
-        let unused =
-            config(r#","architectures":["Qwen2ForCausalLM"],"sliding_window":128,"use_sliding_window":false"#);
+        let unused = config(r#","architectures":["Qwen2ForCausalLM"],"sliding_window":128,"use_sliding_window":false"#);
         assert_eq!(unused.expect("a model").context, 512);
     }
 

@@ -75,13 +75,27 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new(config: ModelConfig, weights: Weights, blocks: usize, device: Device) -> Self {
-        let cache = weights.layers.iter().map(|_| LayerCache::new(&config, blocks)).collect();
-        Self { config, weights, cache, device }
+        let cache = weights
+            .layers
+            .iter()
+            .map(|_| LayerCache::new(&config, blocks))
+            .collect();
+        Self {
+            config,
+            weights,
+            cache,
+            device,
+        }
     }
 
     /// Extends the cache by the batch's tokens; appends the wanted rows of logits to `logits`.
     pub(super) fn forward(&mut self, batch: &StepBatch, logits: &mut Vec<f32>) -> Result<()> {
-        let Self { config, weights, cache, device } = self;
+        let Self {
+            config,
+            weights,
+            cache,
+            device,
+        } = self;
         let epsilon = config.norm_epsilon;
         let turns = Turns::new(&config.rope, &batch.positions);
         let tokens = Tensor::new(batch.tokens.as_slice(), device)?;

@@ -25,14 +25,20 @@ pub(super) struct GgufFile<'a> {
 
 impl<'a> GgufFile<'a> {
     pub(super) fn open(path: &'a Path) -> Result<Self, ModelError> {
-        let read = |source| ModelError::Read { path: path.to_path_buf(), source };
+        let read = |source| ModelError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
         let file = File::open(path).map_err(read)?;
         let size = file.metadata().map_err(read)?.len();
         let mut reader = BufReader::with_capacity(1 << 20, file);
         let content = Content::read(&mut reader)
             .map_err(|error| ModelError::invalid(path, format!("its GGUF header of a {size} byte file: {error}")))?;
         for (name, info) in &content.tensor_infos {
-            let end = content.tensor_data_offset.saturating_add(info.offset).saturating_add(stored_bytes(info));
+            let end = content
+                .tensor_data_offset
+                .saturating_add(info.offset)
+                .saturating_add(stored_bytes(info));
             if end > size {
                 let problem = format!("tensor {name} ends at byte {end}, but the file has {size}");
                 return Err(ModelError::invalid(path, problem));
@@ -71,7 +77,9 @@ impl<'a> GgufFile<'a> {
         }
         let key = |name: &str| format!("{architecture}.{name}");
         if self.number(&key("expert_count")).unwrap_or(0) > 0 {
-            return Err(unsupported_architecture(&format!("{architecture} with a mixture of experts")));
+            return Err(unsupported_architecture(&format!(
+                "{architecture} with a mixture of experts"
+            )));
         }
         let path = self.path;
         let need = |name: &str| {
@@ -79,8 +87,14 @@ impl<'a> GgufFile<'a> {
             self.number(&key(name)).ok_or_else(missing)
         };
         let (hidden, heads) = (need("embedding_length")?, need("attention.head_count")?);
-        let head_width = self.number(&key("attention.key_length")).unwrap_or(hidden / heads.max(1));
-        let embedding = self.content.tensor_infos.get("token_embd.weight").map(|info| info.shape.dims().to_vec());
+        let head_width = self
+            .number(&key("attention.key_length"))
+            .unwrap_or(hidden / heads.max(1));
+        let embedding = self
+            .content
+            .tensor_infos
+            .get("token_embd.weight")
+            .map(|info| info.shape.dims().to_vec());
         let Some([vocabulary, _]) = embedding.as_deref() else {
             return Err(ModelError::invalid(path, "it has no token embedding"));
         };
@@ -94,7 +108,10 @@ impl<'a> GgufFile<'a> {
             vocabulary: *vocabulary,
             context: need("context_length")?,
             norm_epsilon: self.float(&key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-6) as f32,
-            rope: Rope { frequencies: Vec::new(), interleaved: architecture == "llama" },
+            rope: Rope {
+                frequencies: Vec::new(),
+                interleaved: architecture == "llama",
+            },
             architecture,
         };
         config.rope.frequencies = self.frequencies(&config)?;
@@ -104,8 +121,13 @@ impl<'a> GgufFile<'a> {
 
     fn frequencies(&mut self, config: &ModelConfig) -> Result<Vec<f32>, ModelError> {
         let key = |name: &str| format!("{}.rope.{name}", config.architecture);
-        if self.number(&key("dimension_count")).is_some_and(|turned| turned != config.head_width) {
-            return Err(ModelError::Unsupported("only part of each head is rotary, which is not supported".to_owned()));
+        if self
+            .number(&key("dimension_count"))
+            .is_some_and(|turned| turned != config.head_width)
+        {
+            return Err(ModelError::Unsupported(
+                "only part of each head is rotary, which is not supported".to_owned(),
+            ));
         }
         let mut frequencies = frequencies(self.float(&key("freq_base")).unwrap_or(10_000.0), config.head_width);
         match self.text(&key("scaling.type")).unwrap_or("none") {
@@ -114,12 +136,21 @@ impl<'a> GgufFile<'a> {
                 let factor = self.float(&key("scaling.factor")).unwrap_or(1.0) as f32;
                 frequencies.iter_mut().for_each(|frequency| *frequency /= factor);
             }
-            other => return Err(ModelError::Unsupported(format!("the rotary scaling {other} is not supported"))),
+            other => {
+                return Err(ModelError::Unsupported(format!(
+                    "the rotary scaling {other} is not supported"
+                )));
+            }
         }
         if self.has("rope_freqs.weight") {
             let factors = self.vector("rope_freqs.weight", &Device::Cpu)?;
-            let factors = factors.to_vec1::<f32>().map_err(|error| self.damaged("rope_freqs.weight", &error))?;
-            frequencies.iter_mut().zip(factors).for_each(|(frequency, factor)| *frequency /= factor);
+            let factors = factors
+                .to_vec1::<f32>()
+                .map_err(|error| self.damaged("rope_freqs.weight", &error))?;
+            frequencies
+                .iter_mut()
+                .zip(factors)
+                .for_each(|(frequency, factor)| *frequency /= factor);
         }
         Ok(frequencies)
     }
@@ -166,7 +197,11 @@ impl<'a> GgufFile<'a> {
     }
 
     fn optional_vector(&mut self, name: &str, device: &Device) -> Result<Option<Tensor>, ModelError> {
-        if self.has(name) { self.vector(name, device).map(Some) } else { Ok(None) }
+        if self.has(name) {
+            self.vector(name, device).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn linear(&mut self, name: &str, shape: (usize, usize), device: &Device) -> Result<Linear, ModelError> {
@@ -203,7 +238,9 @@ impl<'a> GgufFile<'a> {
         let rows = Arc::new(self.tensor("token_embd.weight", device)?);
         let dense = matches!(rows.dtype(), GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
         let embedding = if dense {
-            let rows = rows.dequantize(device).map_err(|error| self.damaged("token_embd.weight", &error))?;
+            let rows = rows
+                .dequantize(device)
+                .map_err(|error| self.damaged("token_embd.weight", &error))?;
             Embedding::Dense(rows)
         } else {
             Embedding::Quantized(Arc::clone(&rows))
@@ -217,9 +254,15 @@ impl<'a> GgufFile<'a> {
             };
             Linear::new(weight, None)
         };
-        let layers: Result<Vec<Layer>, ModelError> =
-            (0..config.layers).map(|index| self.layer(index, config, device)).collect();
-        Ok(Weights { embedding, layers: layers?, norm: self.vector("output_norm.weight", device)?, head })
+        let layers: Result<Vec<Layer>, ModelError> = (0..config.layers)
+            .map(|index| self.layer(index, config, device))
+            .collect();
+        Ok(Weights {
+            embedding,
+            layers: layers?,
+            norm: self.vector("output_norm.weight", device)?,
+            head,
+        })
     }
 }
 
@@ -255,8 +298,18 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Mo
     let (tokenizer, end_tokens) = tokenizer::build(path, &file.content.metadata)?;
     let chat_template = file.text("tokenizer.chat_template").map(str::to_owned);
     let device = device()?;
-    file.reader.seek(SeekFrom::Start(0)).map_err(|source| ModelError::Read { path: path.to_path_buf(), source })?;
+    file.reader
+        .seek(SeekFrom::Start(0))
+        .map_err(|source| ModelError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
     let weights = file.weights(&config, &device)?;
     let runner = CandleRunner::new(config, weights, &plan, end_tokens, device);
-    Ok(LoadedModel { runner, tokenizer, chat_template, plan })
+    Ok(LoadedModel {
+        runner,
+        tokenizer,
+        chat_template,
+        plan,
+    })
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
-pub use config::{ModelConfig, SUPPORTED_ARCHITECTURES};
+pub use config::{ModelConfig, Rope, SUPPORTED_ARCHITECTURES};
 pub use files::{Format, ModelFiles};
 pub use runner::CandleRunner;
 
@@ -74,5 +74,9 @@ pub fn plan(path: &Path, options: &LoadOptions) -> Result<Plan, ModelError> {
 /// # Errors
 /// When the GPU cannot be used.
 pub fn device() -> Result<Device, ModelError> {
-    if cfg!(feature = "cuda") { Device::new_cuda(0).map_err(ModelError::Device) } else { Ok(Device::Cpu) }
+    if cfg!(feature = "cuda") {
+        Device::new_cuda(0).map_err(ModelError::Device)
+    } else {
+        Ok(Device::Cpu)
+    }
 }

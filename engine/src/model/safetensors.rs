@@ -52,8 +52,13 @@ impl<'a> Shards<'a> {
 
     /// Widened to 32 bits: the processor's kernels compute in them.
     fn sizes(&self, tied: bool) -> WeightSizes {
-        let used = self.tensors.iter().filter(|(name, _)| !(tied && *name == "lm_head.weight"));
-        let kept = used.map(|(_, located)| located.entry.shape.iter().product::<usize>() as u64 * 4).sum();
+        let used = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| !(tied && *name == "lm_head.weight"));
+        let kept = used
+            .map(|(_, located)| located.entry.shape.iter().product::<usize>() as u64 * 4)
+            .sum();
         WeightSizes { kept, packed: 0 }
     }
 
@@ -67,15 +72,26 @@ impl<'a> Shards<'a> {
             let problem = format!("tensor {name} is {:?}, expected {shape:?}", located.entry.shape);
             return Err(ModelError::invalid(path, problem));
         }
-        let bytes = read_range(path, located.start, located.entry.data_offsets.1 - located.entry.data_offsets.0)
-            .map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let bytes = read_range(
+            path,
+            located.start,
+            located.entry.data_offsets.1 - located.entry.data_offsets.0,
+        )
+        .map_err(|source| ModelError::Read {
+            path: path.clone(),
+            source,
+        })?;
         let widened = Tensor::from_raw_buffer(&bytes, dtype(path, name, &located.entry)?, shape, device)
             .and_then(|tensor| tensor.to_dtype(DType::F32));
         widened.map_err(|error| ModelError::invalid(path, format!("tensor {name}: {error}")))
     }
 
     fn optional(&self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>, ModelError> {
-        if self.tensors.contains_key(name) { self.tensor(name, shape, device).map(Some) } else { Ok(None) }
+        if self.tensors.contains_key(name) {
+            self.tensor(name, shape, device).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn linear(&self, name: &str, shape: (usize, usize), device: &Device) -> Result<Linear, ModelError> {
@@ -111,23 +127,40 @@ impl<'a> Shards<'a> {
         } else {
             self.linear("lm_head", shape, device)?
         };
-        let layers: Result<Vec<Layer>, ModelError> =
-            (0..config.layers).map(|index| self.layer(index, config, device)).collect();
+        let layers: Result<Vec<Layer>, ModelError> = (0..config.layers)
+            .map(|index| self.layer(index, config, device))
+            .collect();
         let norm = self.tensor("model.norm.weight", &[config.hidden], device)?;
-        Ok(Weights { embedding: Embedding::Dense(rows), layers: layers?, norm, head })
+        Ok(Weights {
+            embedding: Embedding::Dense(rows),
+            layers: layers?,
+            norm,
+            head,
+        })
     }
 }
 
 /// The tensors of a shard with the absolute offset of each.
 fn header(path: &Path) -> Result<Vec<(String, Entry, u64)>, ModelError> {
-    let read = |source| ModelError::Read { path: path.to_path_buf(), source };
+    let read = |source| ModelError::Read {
+        path: path.to_path_buf(),
+        source,
+    };
     let size = std::fs::metadata(path).map_err(read)?.len();
     let length = match read_range(path, 0, 8.min(size)).map_err(read)?.try_into() {
         Ok(bytes) => u64::from_le_bytes(bytes),
-        Err(_) => return Err(ModelError::invalid(path, format!("it has {size} bytes, too few for a header"))),
+        Err(_) => {
+            return Err(ModelError::invalid(
+                path,
+                format!("it has {size} bytes, too few for a header"),
+            ));
+        }
     };
     if length > MAX_HEADER || length.saturating_add(8) > size {
-        return Err(ModelError::invalid(path, format!("its header of {length} bytes does not fit its {size} bytes")));
+        return Err(ModelError::invalid(
+            path,
+            format!("its header of {length} bytes does not fit its {size} bytes"),
+        ));
     }
     let text = read_range(path, 8, length).map_err(read)?;
     let entries: HashMap<String, serde_json::Value> = serde_json::from_slice(&text)
@@ -172,10 +205,15 @@ fn dtype(path: &Path, name: &str, entry: &Entry) -> Result<DType, ModelError> {
     };
     let (stored, needed) = (
         entry.data_offsets.1 - entry.data_offsets.0,
-        entry.shape.iter().fold(dtype.size_in_bytes() as u64, |bytes, &size| bytes.saturating_mul(size as u64)),
+        entry.shape.iter().fold(dtype.size_in_bytes() as u64, |bytes, &size| {
+            bytes.saturating_mul(size as u64)
+        }),
     );
     if stored != needed {
-        let problem = format!("tensor {name} of shape {:?} has {stored} bytes, not {needed}", entry.shape);
+        let problem = format!(
+            "tensor {name} of shape {:?} has {stored} bytes, not {needed}",
+            entry.shape
+        );
         return Err(ModelError::invalid(path, problem));
     }
     Ok(dtype)
@@ -193,19 +231,14 @@ fn config(directory: &Path) -> Result<(ModelConfig, bool, Vec<u32>), ModelError>
     if let Some(name) = json["architectures"][0].as_str() {
         super::config::check_architecture(name)?;
     }
-    let hub: HubConfig =
-        serde_json::from_value(json).map_err(|error| ModelError::invalid(&path, error.to_string()))?;
+    let hub: HubConfig = serde_json::from_value(json).map_err(|error| ModelError::invalid(&path, error.to_string()))?;
     let (tied, ends) = (hub.tie_word_embeddings, hub.eos_token_id.clone());
     let model = hub.into_model()?;
     model.check().map_err(|problem| ModelError::invalid(&path, problem))?;
     Ok((model, tied, ends.map(TokenIds::into_vec).unwrap_or_default()))
 }
 
-pub(super) fn plan_files(
-    directory: &Path,
-    shards: &[PathBuf],
-    options: &LoadOptions,
-) -> Result<Plan, ModelError> {
+pub(super) fn plan_files(directory: &Path, shards: &[PathBuf], options: &LoadOptions) -> Result<Plan, ModelError> {
     let (config, tied, _) = config(directory)?;
     plan(&config, Shards::open(shards)?.sizes(tied), options)
 }
@@ -225,5 +258,10 @@ pub(super) fn load(directory: &Path, shards: &[PathBuf], options: &LoadOptions) 
     let device = device()?;
     let weights = shards.weights(&config, tied, &device)?;
     let runner = CandleRunner::new(config, weights, &plan, ends, device);
-    Ok(LoadedModel { runner, tokenizer: text.tokenizer, chat_template: text.chat_template, plan })
+    Ok(LoadedModel {
+        runner,
+        tokenizer: text.tokenizer,
+        chat_template: text.chat_template,
+        plan,
+    })
 }

@@ -30,10 +30,7 @@ pub(super) struct Tables<'a> {
 }
 
 /// The tokenizer, and the ids that end an answer.
-pub(crate) fn build(
-    path: &Path,
-    metadata: &HashMap<String, Value>,
-) -> Result<(ModelTokenizer, Vec<u32>), ModelError> {
+pub(crate) fn build(path: &Path, metadata: &HashMap<String, Value>) -> Result<(ModelTokenizer, Vec<u32>), ModelError> {
     let tables = Tables::read(path, metadata)?;
     let (mut tokenizer, begins) = match tables.text("model").unwrap_or("missing") {
         "gpt2" => (byte_level(&tables)?, false),
@@ -48,14 +45,21 @@ pub(crate) fn build(
     tables.add_special(&mut tokenizer)?;
     let begin = tables.id("bos_token_id");
     let end = tables.id("eos_token_id");
-    let special = SpecialTokens { begin: tables.name(begin), end: tables.name(end) };
+    let special = SpecialTokens {
+        begin: tables.name(begin),
+        end: tables.name(end),
+    };
     let begin = begin.filter(|_| tables.flag("add_bos_token").unwrap_or(begins));
     Ok((ModelTokenizer::new(tokenizer, begin, special), tables.end_tokens(end)))
 }
 
 impl<'a> Tables<'a> {
     fn read(path: &'a Path, metadata: &'a HashMap<String, Value>) -> Result<Self, ModelError> {
-        let mut tables = Self { path, metadata, tokens: Vec::new() };
+        let mut tables = Self {
+            path,
+            metadata,
+            tokens: Vec::new(),
+        };
         tables.tokens = tables.strings("tokens")?;
         Ok(tables)
     }
@@ -87,23 +91,42 @@ impl<'a> Tables<'a> {
 
     pub(super) fn strings(&self, name: &str) -> Result<Vec<String>, ModelError> {
         let missing = || self.invalid(format!("its metadata has no list of strings tokenizer.ggml.{name}"));
-        let Some(Value::Array(values)) = self.value(name) else { return Err(missing()) };
-        values.iter().map(|value| value.to_string().cloned().map_err(|_| missing())).collect()
+        let Some(Value::Array(values)) = self.value(name) else {
+            return Err(missing());
+        };
+        values
+            .iter()
+            .map(|value| value.to_string().cloned().map_err(|_| missing()))
+            .collect()
     }
 
     pub(super) fn floats(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let missing = || self.invalid(format!("its metadata has no list of numbers tokenizer.ggml.{name}"));
-        let Some(Value::Array(values)) = self.value(name) else { return Err(missing()) };
-        values.iter().map(|value| value.to_f32().map_err(|_| missing())).collect()
+        let Some(Value::Array(values)) = self.value(name) else {
+            return Err(missing());
+        };
+        values
+            .iter()
+            .map(|value| value.to_f32().map_err(|_| missing()))
+            .collect()
     }
 
     pub(super) fn vocabulary(&self) -> Vocab {
-        self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), id as u32)).collect()
+        self.tokens
+            .iter()
+            .enumerate()
+            .map(|(id, token)| (token.clone(), id as u32))
+            .collect()
     }
 
     fn kinds(&self) -> Vec<u64> {
-        let Some(Value::Array(values)) = self.value("token_type") else { return Vec::new() };
-        values.iter().map(|value| value.to_i32().map_or(0, |kind| kind as u64)).collect()
+        let Some(Value::Array(values)) = self.value("token_type") else {
+            return Vec::new();
+        };
+        values
+            .iter()
+            .map(|value| value.to_i32().map_or(0, |kind| kind as u64))
+            .collect()
     }
 
     /// Tokens that are found in a text before anything else.
@@ -121,13 +144,23 @@ impl<'a> Tables<'a> {
 
     /// The declared end, and the end of a message where the model has one: a chat model's answer stops at either.
     fn end_tokens(&self, end: Option<u32>) -> Vec<u32> {
-        const ENDS: [&str; 6] =
-            ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>"];
+        const ENDS: [&str; 6] = [
+            "<|im_end|>",
+            "<|eot_id|>",
+            "<|eom_id|>",
+            "<|end_of_text|>",
+            "<|endoftext|>",
+            "<|end|>",
+        ];
         let kinds = self.kinds();
         let named = self.tokens.iter().enumerate().filter(|(id, token)| {
             kinds.get(*id).is_some_and(|kind| *kind == CONTROL) && ENDS.contains(&token.as_str())
         });
-        let mut ends: Vec<u32> = named.map(|(id, _)| id as u32).chain(end).chain(self.id("eot_token_id")).collect();
+        let mut ends: Vec<u32> = named
+            .map(|(id, _)| id as u32)
+            .chain(end)
+            .chain(self.id("eot_token_id"))
+            .collect();
         ends.sort_unstable();
         ends.dedup();
         ends
@@ -138,15 +171,24 @@ fn byte_level(tables: &Tables) -> Result<Tokenizer, ModelError> {
     let merges: Option<Vec<(String, String)>> = tables
         .strings("merges")?
         .iter()
-        .map(|merge| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())))
+        .map(|merge| {
+            merge
+                .split_once(' ')
+                .map(|(left, right)| (left.to_owned(), right.to_owned()))
+        })
         .collect();
     let merges = merges.ok_or_else(|| tables.invalid("a tokenizer merge is not two words"))?;
     let pre = tables.text("pre").unwrap_or("default");
-    let model = BPE::builder().vocab_and_merges(tables.vocabulary(), merges).ignore_merges(is_llama(pre)).build();
+    let model = BPE::builder()
+        .vocab_and_merges(tables.vocabulary(), merges)
+        .ignore_merges(is_llama(pre))
+        .build();
     let mut tokenizer = Tokenizer::new(model.map_err(|error| tables.invalid(format!("its tokenizer: {error}")))?);
     tokenizer.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
     if pre == "qwen2" || pre == "deepseek-r1-qwen" {
-        tokenizer.with_normalizer(Some(NFC)).map_err(|error| tables.invalid(error.to_string()))?;
+        tokenizer
+            .with_normalizer(Some(NFC))
+            .map_err(|error| tables.invalid(error.to_string()))?;
     }
     tokenizer.with_decoder(Some(ByteLevel::default()));
     Ok(tokenizer)

@@ -27,7 +27,10 @@ pub(crate) fn read(directory: &Path) -> Result<HubText, ModelError> {
     }
     let inner = Tokenizer::from_file(&path).map_err(|error| ModelError::invalid(&path, error.to_string()))?;
     let config = optional_json(&directory.join("tokenizer_config.json"))?.unwrap_or(Value::Null);
-    let special = SpecialTokens { begin: token_text(&config["bos_token"]), end: token_text(&config["eos_token"]) };
+    let special = SpecialTokens {
+        begin: token_text(&config["bos_token"]),
+        end: token_text(&config["eos_token"]),
+    };
     let end = special.end.as_deref().and_then(|text| inner.token_to_id(text));
     Ok(HubText {
         tokenizer: ModelTokenizer::new(inner, None, special),
@@ -41,9 +44,16 @@ pub(crate) fn optional_json(path: &Path) -> Result<Option<Value>, ModelError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ModelError::Read { path: path.to_path_buf(), source }),
+        Err(source) => {
+            return Err(ModelError::Read {
+                path: path.to_path_buf(),
+                source,
+            });
+        }
     };
-    serde_json::from_str(&text).map(Some).map_err(|error| ModelError::invalid(path, error.to_string()))
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| ModelError::invalid(path, error.to_string()))
 }
 
 /// A token is written as text or as an object with its text in `content`.
@@ -58,7 +68,12 @@ fn chat_template(directory: &Path, config: &Value) -> Result<Option<String>, Mod
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(ModelError::Read { path, source }),
     }
-    let named = |entry: &Value| (entry["name"] == "default").then(|| entry["template"].as_str()).flatten().map(str::to_owned);
+    let named = |entry: &Value| {
+        (entry["name"] == "default")
+            .then(|| entry["template"].as_str())
+            .flatten()
+            .map(str::to_owned)
+    };
     let template = &config["chat_template"];
     let listed = || template.as_array().and_then(|entries| entries.iter().find_map(named));
     Ok(template.as_str().map(str::to_owned).or_else(listed))

@@ -38,7 +38,11 @@ pub struct SpecialTokens {
 
 impl ModelTokenizer {
     pub(crate) fn new(inner: Tokenizer, begin: Option<u32>, special: SpecialTokens) -> Self {
-        Self { inner: Arc::new(inner), begin, special: Arc::new(special) }
+        Self {
+            inner: Arc::new(inner),
+            begin,
+            special: Arc::new(special),
+        }
     }
 
     /// The ids of a plain prompt, with what the model wants at the begin of a text.
@@ -59,7 +63,10 @@ impl ModelTokenizer {
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self.inner.encode_fast(text, add_special).map_err(|error| TokenizerError(error.to_string()))?;
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special)
+            .map_err(|error| TokenizerError(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -68,7 +75,9 @@ impl ModelTokenizer {
     /// # Errors
     /// When the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(ids, true).map_err(|error| TokenizerError(error.to_string()))
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| TokenizerError(error.to_string()))
     }
 
     /// Texts of special tokens.

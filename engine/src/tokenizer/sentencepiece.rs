@@ -1,5 +1,6 @@
 //! SentencePiece models as GGUF carries them: a vocabulary with scores, no merges.
 
+use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -7,7 +8,6 @@ use tokenizers::decoders::sequence::Sequence as DecoderSequence;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence as NormalizerSequence};
-use tokenizers::Tokenizer;
 
 use super::gguf::Tables;
 use crate::error::ModelError;
@@ -34,7 +34,9 @@ pub(super) fn build(tables: &Tables) -> Result<Tokenizer, ModelError> {
     let mut tokenizer = Tokenizer::new(model);
     let spaces = Replace::new(" ", SPACE).map_err(fail)?;
     let normalizers = vec![Prepend::new(SPACE.to_owned()).into(), spaces.into()];
-    tokenizer.with_normalizer(Some(NormalizerSequence::new(normalizers))).map_err(fail)?;
+    tokenizer
+        .with_normalizer(Some(NormalizerSequence::new(normalizers)))
+        .map_err(fail)?;
     let decoders: Vec<DecoderWrapper> = vec![
         Replace::new(SPACE, " ").map_err(fail)?.into(),
         ByteFallback::new().into(),
@@ -57,7 +59,13 @@ fn merges(tokens: &[String], scores: &[f32], vocabulary: &Vocab) -> Merges {
         }
     }
     ranked.sort_by(|one, other| {
-        other.0.total_cmp(&one.0).then_with(|| (one.1, one.2).cmp(&(other.1, other.2)))
+        other
+            .0
+            .total_cmp(&one.0)
+            .then_with(|| (one.1, one.2).cmp(&(other.1, other.2)))
     });
-    ranked.into_iter().map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned())).collect()
+    ranked
+        .into_iter()
+        .map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned()))
+        .collect()
 }

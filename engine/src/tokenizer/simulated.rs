@@ -22,8 +22,13 @@ pub fn simulated() -> Result<ModelTokenizer, TokenizerError> {
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, false, false)));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     let markers = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"];
-    tokenizer.add_special_tokens(markers.map(|text| AddedToken::from(text, true))).map_err(fail)?;
-    let special = SpecialTokens { begin: None, end: Some("<|im_end|>".to_owned()) };
+    tokenizer
+        .add_special_tokens(markers.map(|text| AddedToken::from(text, true)))
+        .map_err(fail)?;
+    let special = SpecialTokens {
+        begin: None,
+        end: Some("<|im_end|>".to_owned()),
+    };
     Ok(ModelTokenizer::new(tokenizer, None, special))
 }
 

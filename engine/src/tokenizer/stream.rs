@@ -19,7 +19,12 @@ impl TokenStream {
     /// An answer's begin.
     #[must_use]
     pub fn new(tokenizer: ModelTokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), window: 0, done: 0 }
+        Self {
+            tokenizer,
+            ids: Vec::new(),
+            window: 0,
+            done: 0,
+        }
     }
 
     /// The text that `id` completes; often empty.

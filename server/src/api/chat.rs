@@ -82,12 +82,22 @@ impl Answer {
 impl Events for Answer {
     fn begin(&self) -> Option<Value> {
         let delta = json!({"role": "assistant", "content": ""});
-        Some(self.chunk(json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": null}]), None))
+        Some(self.chunk(
+            json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": null}]),
+            None,
+        ))
     }
 
     fn piece(&self, text: &str, finish: Option<&'static str>) -> Value {
-        let delta = if finish.is_some() { json!({}) } else { json!({"content": text}) };
-        self.chunk(json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]), None)
+        let delta = if finish.is_some() {
+            json!({})
+        } else {
+            json!({"content": text})
+        };
+        self.chunk(
+            json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]),
+            None,
+        )
     }
 
     fn usage(&self, usage: Value) -> Value {
@@ -97,9 +107,15 @@ impl Events for Answer {
 
 fn messages(list: Vec<Map<String, Value>>) -> Result<Vec<Message>, ApiError> {
     if list.is_empty() {
-        return Err(ApiError::parameter("messages", "`messages` must hold at least one message"));
+        return Err(ApiError::parameter(
+            "messages",
+            "`messages` must hold at least one message",
+        ));
     }
-    list.into_iter().enumerate().map(|(index, message)| parse(index, &message)).collect()
+    list.into_iter()
+        .enumerate()
+        .map(|(index, message)| parse(index, &message))
+        .collect()
 }
 
 fn parse(index: usize, message: &Map<String, Value>) -> Result<Message, ApiError> {
@@ -114,19 +130,27 @@ fn parse(index: usize, message: &Map<String, Value>) -> Result<Message, ApiError
         Some("assistant") => "assistant",
         _ => return Err(wrong("role", "must be system, developer, user or assistant")),
     };
-    if message.get("tool_calls").is_some_and(|calls| !calls.is_null() && calls.as_array().is_none_or(|list| !list.is_empty())) {
+    if message
+        .get("tool_calls")
+        .is_some_and(|calls| !calls.is_null() && calls.as_array().is_none_or(|list| !list.is_empty()))
+    {
         return Err(wrong("tool_calls", "is not supported by this server; remove it"));
     }
     let content = match message.get("content") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(parts)) if !parts.is_empty() => {
             let texts: Option<Vec<&str>> = parts.iter().map(text_part).collect();
-            texts.ok_or_else(|| wrong("content", "may hold only parts of type text"))?.concat()
+            texts
+                .ok_or_else(|| wrong("content", "may hold only parts of type text"))?
+                .concat()
         }
         Some(Value::Null) | None if role == "assistant" => String::new(),
         _ => return Err(wrong("content", "must be a string or a list of text parts")),
     };
-    Ok(Message { role: role.to_owned(), content })
+    Ok(Message {
+        role: role.to_owned(),
+        content,
+    })
 }
 
 fn text_part(part: &Value) -> Option<&str> {
@@ -149,7 +173,10 @@ mod tests {
             {"role": "assistant", "content": null},
         ]))
         .expect("messages");
-        let flat: Vec<_> = parsed.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect();
+        let flat: Vec<_> = parsed
+            .iter()
+            .map(|message| (message.role.as_str(), message.content.as_str()))
+            .collect();
         assert_eq!(flat, [("system", "a"), ("user", "bc"), ("assistant", "")]);
     }
 
@@ -157,10 +184,19 @@ mod tests {
     fn wrong_messages_are_named_by_their_place() {
         for (messages, param) in [
             (json!([]), "messages"),
-            (json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]), "messages[1].role"),
+            (
+                json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]),
+                "messages[1].role",
+            ),
             (json!([{"role": "user"}]), "messages[0].content"),
-            (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content"),
-            (json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]), "messages[0].tool_calls"),
+            (
+                json!([{"role": "user", "content": [{"type": "image_url"}]}]),
+                "messages[0].content",
+            ),
+            (
+                json!([{"role": "assistant", "content": "a", "tool_calls": [{}]}]),
+                "messages[0].tool_calls",
+            ),
         ] {
             let error = parse_all(messages).expect_err("refused");
             assert_eq!(error.body()["error"]["param"], param);

@@ -29,8 +29,9 @@ pub(super) async fn create(
     parameters.finish()?;
     let service = available(&shared)?;
     let prompt = encode(service, prompt).await?;
-    let generation =
-        service.generate(&shared, prompt, options).map_err(|error| ApiError::from_submit(error, "prompt"))?;
+    let generation = service
+        .generate(&shared, prompt, options)
+        .map_err(|error| ApiError::from_submit(error, "prompt"))?;
     let answer = Answer {
         id: request_id::unique("cmpl-"),
         created: seconds_since_1970(),
@@ -55,9 +56,10 @@ async fn encode(service: &Service, prompt: Value) -> Result<Vec<u32>, ApiError> 
         other => other,
     };
     match prompt {
-        Value::String(text) => {
-            service.encode_prompt(text).await.map_err(|error| ApiError::from_submit(error, "prompt"))
-        }
+        Value::String(text) => service
+            .encode_prompt(text)
+            .await
+            .map_err(|error| ApiError::from_submit(error, "prompt")),
         Value::Array(ids) => serde_json::from_value(Value::Array(ids)).map_err(|_| wrong()),
         _ => Err(wrong()),
     }

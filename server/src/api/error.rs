@@ -22,7 +22,14 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: String) -> Self {
-        Self { status, kind, code, message, param: None, retry_after_seconds: None }
+        Self {
+            status,
+            kind,
+            code,
+            message,
+            param: None,
+            retry_after_seconds: None,
+        }
     }
 
     /// The request makes no sense.
@@ -40,34 +47,53 @@ impl ApiError {
     /// A parameter that would change the answer, but cannot be honoured.
     #[must_use]
     pub fn unsupported(name: &str, message: impl Into<String>) -> Self {
-        Self::invalid(message).with_param(name).with_code("unsupported_parameter")
+        Self::invalid(message)
+            .with_param(name)
+            .with_code("unsupported_parameter")
     }
 
     /// There is no such thing.
     #[must_use]
     pub fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("not_found"), message.into())
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            Some("not_found"),
+            message.into(),
+        )
     }
 
     /// There is no such model.
     #[must_use]
     pub fn unknown_model(asked: &str, served: &str) -> Self {
         let message = format!("the model `{asked}` does not exist here; this server serves `{served}`");
-        Self::not_found(message).with_param("model").with_code("model_not_found")
+        Self::not_found(message)
+            .with_param("model")
+            .with_code("model_not_found")
     }
 
     /// The path does not take the method.
     #[must_use]
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self::new(status, "invalid_request_error", Some("method_not_allowed"), message.into())
+        Self::new(
+            status,
+            "invalid_request_error",
+            Some("method_not_allowed"),
+            message.into(),
+        )
     }
 
     /// The body is too large.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {
         let message = format!("the request body is larger than {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", Some("request_too_large"), message)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request_error",
+            Some("request_too_large"),
+            message,
+        )
     }
 
     /// The body is not JSON by its own word.
@@ -84,8 +110,12 @@ impl ApiError {
     /// No work is taken at the moment.
     #[must_use]
     pub fn unavailable(message: impl Into<String>) -> Self {
-        let mut error =
-            Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", Some("service_unavailable"), message.into());
+        let mut error = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "server_error",
+            Some("service_unavailable"),
+            message.into(),
+        );
         error.retry_after_seconds = Some(1);
         error
     }
@@ -93,7 +123,12 @@ impl ApiError {
     /// The server failed.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", Some("internal_error"), message.into())
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "server_error",
+            Some("internal_error"),
+            message.into(),
+        )
     }
 
     fn with_param(mut self, name: &str) -> Self {
@@ -125,12 +160,18 @@ impl ApiError {
                 error.retry_after_seconds = Some(retry_after.as_secs().max(1));
                 error
             }
-            Rejected::TooLong { prompt: tokens, max_tokens, limit } => {
+            Rejected::TooLong {
+                prompt: tokens,
+                max_tokens,
+                limit,
+            } => {
                 let message = format!(
                     "this model's context is {limit} tokens, but {tokens} tokens of prompt and {max_tokens} tokens to \
                      produce were asked for; shorten the prompt or lower max_tokens"
                 );
-                Self::invalid(message).with_param(prompt).with_code("context_length_exceeded")
+                Self::invalid(message)
+                    .with_param(prompt)
+                    .with_code("context_length_exceeded")
             }
             Rejected::InvalidPrompt { .. } => Self::parameter(prompt, message),
             Rejected::Draining => Self::unavailable("the server is shutting down; connect again to reach another"),
@@ -149,7 +190,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after_seconds {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

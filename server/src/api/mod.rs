@@ -46,18 +46,24 @@ pub fn router(shared: Arc<Shared>) -> Router {
 fn available(shared: &Shared) -> Result<&Service, ApiError> {
     match (shared.lifecycle.phase(), shared.service()) {
         (Phase::Ready | Phase::LameDuck, Some(service)) => Ok(service),
-        (Phase::Draining, _) => {
-            Err(ApiError::unavailable("the server is shutting down; connect again to reach another"))
-        }
+        (Phase::Draining, _) => Err(ApiError::unavailable(
+            "the server is shutting down; connect again to reach another",
+        )),
         _ => {
             let stage = shared.progress.snapshot().stage;
-            Err(ApiError::unavailable(format!("the model is not ready yet ({stage}); try again soon")))
+            Err(ApiError::unavailable(format!(
+                "the model is not ready yet ({stage}); try again soon"
+            )))
         }
     }
 }
 
 async fn unknown_path(request: Request) -> ApiError {
-    ApiError::not_found(format!("there is no {} {}; see /openapi.json", request.method(), request.uri().path()))
+    ApiError::not_found(format!(
+        "there is no {} {}; see /openapi.json",
+        request.method(),
+        request.uri().path()
+    ))
 }
 
 async fn unknown_method(request: Request) -> ApiError {
@@ -78,7 +84,9 @@ async fn close_when_leaving(State(shared): State<Arc<Shared>>, request: Request,
     let speaks_http_1 = request.version() < Version::HTTP_2;
     let mut response = next.run(request).await;
     if speaks_http_1 && shared.lifecycle.is_closing() {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -23,7 +23,10 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [describe(&shared)]}))
 }
 
-pub(super) async fn retrieve(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn retrieve(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     if id == shared.served_model_name {
         Ok(Json(describe(&shared)))
     } else {

@@ -50,22 +50,29 @@ impl<S: Send + Sync> FromRequest<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
         let essence = media_type.unwrap_or("").split(';').next().unwrap_or("").trim();
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::not_json());
         }
-        let body = axum::body::Bytes::from_request(request, state).await.map_err(|error: BytesRejection| {
-            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::too_large(MAX_BODY_BYTES)
-            } else {
-                ApiError::invalid(format!("the request body could not be read: {error}"))
-            }
-        })?;
+        let body = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error: BytesRejection| {
+                if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                    ApiError::too_large(MAX_BODY_BYTES)
+                } else {
+                    ApiError::invalid(format!("the request body could not be read: {error}"))
+                }
+            })?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(ApiError::invalid("the request body must be a JSON object")),
-            Err(error) => Err(ApiError::invalid(format!("the request body is not valid JSON: {error}"))),
+            Err(error) => Err(ApiError::invalid(format!(
+                "the request body is not valid JSON: {error}"
+            ))),
         }
     }
 }
@@ -90,16 +97,28 @@ impl Parameters {
     /// Takes the model's name and checks it.
     pub(super) fn model(&mut self, served: &str) -> Result<(), ApiError> {
         let asked: String = self.required("model", "a string")?;
-        if asked == served { Ok(()) } else { Err(ApiError::unknown_model(&asked, served)) }
+        if asked == served {
+            Ok(())
+        } else {
+            Err(ApiError::unknown_model(&asked, served))
+        }
     }
 
     /// Takes whether and how to stream.
     pub(super) fn streaming(&mut self) -> Result<Streaming, ApiError> {
         let stream = self.optional("stream", "a boolean")?.unwrap_or(false);
         let options: Option<Map<String, Value>> = self.optional("stream_options", "an object")?;
-        let Some(options) = options else { return Ok(Streaming { stream, include_usage: false }) };
+        let Some(options) = options else {
+            return Ok(Streaming {
+                stream,
+                include_usage: false,
+            });
+        };
         if !stream {
-            return Err(ApiError::parameter("stream_options", "`stream_options` is only allowed when `stream` is true"));
+            return Err(ApiError::parameter(
+                "stream_options",
+                "`stream_options` is only allowed when `stream` is true",
+            ));
         }
         let mut options = Self(options);
         let include_usage = options.optional("include_usage", "a boolean")?.unwrap_or(false);
@@ -111,15 +130,25 @@ impl Parameters {
         let positive = "an integer of at least 1";
         let max_tokens = self.optional::<u32>("max_tokens", positive)?;
         let max_completion_tokens = self.optional::<u32>("max_completion_tokens", positive)?;
-        for (name, value) in [("max_tokens", max_tokens), ("max_completion_tokens", max_completion_tokens)] {
+        for (name, value) in [
+            ("max_tokens", max_tokens),
+            ("max_completion_tokens", max_completion_tokens),
+        ] {
             if value == Some(0) {
                 return Err(ApiError::parameter(name, format!("`{name}` must be {positive}")));
             }
         }
-        let temperature = self.between("temperature", 0.0, 2.0, "a number from 0 to 2")?.unwrap_or(1.0);
-        let top_p = self.between("top_p", 0.0, 1.0, "a number above 0, at most 1")?.unwrap_or(1.0);
+        let temperature = self
+            .between("temperature", 0.0, 2.0, "a number from 0 to 2")?
+            .unwrap_or(1.0);
+        let top_p = self
+            .between("top_p", 0.0, 1.0, "a number above 0, at most 1")?
+            .unwrap_or(1.0);
         if top_p <= 0.0 {
-            return Err(ApiError::parameter("top_p", "`top_p` must be a number above 0, at most 1"));
+            return Err(ApiError::parameter(
+                "top_p",
+                "`top_p` must be a number above 0, at most 1",
+            ));
         }
         let seed: Option<i64> = self.optional("seed", "an integer of 64 bits")?;
         let ignore_end = self.optional("ignore_eos", "a boolean")?.unwrap_or(false);
@@ -184,7 +213,9 @@ impl Parameters {
 
 /// Whether a value is the one that changes nothing; numbers are compared as numbers.
 fn is_neutral(value: &Value, neutral: &str) -> bool {
-    let Ok(neutral) = serde_json::from_str::<Value>(neutral) else { return false };
+    let Ok(neutral) = serde_json::from_str::<Value>(neutral) else {
+        return false;
+    };
     match (value.as_f64(), neutral.as_f64()) {
         (Some(value), Some(neutral)) => value == neutral,
         _ => *value == neutral,
@@ -239,7 +270,10 @@ mod tests {
     fn absent_and_null_are_the_same() {
         let mut nulls = parameters(json!({"temperature": null, "top_p": null, "stop": null, "max_tokens": null}));
         let options = nulls.text_options().expect("options");
-        assert_eq!((options.max_tokens, options.sampling.temperature, options.stop.len()), (None, 1.0, 0));
+        assert_eq!(
+            (options.max_tokens, options.sampling.temperature, options.stop.len()),
+            (None, 1.0, 0)
+        );
     }
 
     #[test]
@@ -261,9 +295,17 @@ mod tests {
 
     #[test]
     fn stream_options_need_stream() {
-        let error = parameters(json!({"stream_options": {"include_usage": true}})).streaming().expect_err("refused");
+        let error = parameters(json!({"stream_options": {"include_usage": true}}))
+            .streaming()
+            .expect_err("refused");
         assert_eq!(param(&error), "stream_options");
         let streaming = parameters(json!({"stream": true, "stream_options": {"include_usage": true}})).streaming();
-        assert_eq!(streaming.expect("streaming"), Streaming { stream: true, include_usage: true });
+        assert_eq!(
+            streaming.expect("streaming"),
+            Streaming {
+                stream: true,
+                include_usage: true
+            }
+        );
     }
 }

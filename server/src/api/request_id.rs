@@ -32,7 +32,11 @@ pub(super) fn unique(prefix: &str) -> String {
     // Each RandomState has keys of its own from the system's randomness.
     let random = RandomState::new();
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{prefix}{:016x}{:016x}", random.hash_one(count), random.hash_one(!count))
+    format!(
+        "{prefix}{:016x}{:016x}",
+        random.hash_one(count),
+        random.hash_one(!count)
+    )
 }
 
 /// A number that nobody can foresee.
@@ -49,7 +53,9 @@ mod tests {
         assert!(is_sensible(&HeaderValue::from_static("abc-123")));
         assert!(!is_sensible(&HeaderValue::from_static("a b")));
         assert!(!is_sensible(&HeaderValue::from_static("")));
-        assert!(!is_sensible(&HeaderValue::from_str(&"x".repeat(129)).expect("a header")));
+        assert!(!is_sensible(
+            &HeaderValue::from_str(&"x".repeat(129)).expect("a header")
+        ));
         assert_ne!(unique("a"), unique("a"));
     }
 }

@@ -40,12 +40,19 @@ pub(super) fn finish_reason(finish: Finish) -> Result<&'static str, ApiError> {
     match finish {
         Finish::Stop => Ok("stop"),
         Finish::Length => Ok("length"),
-        Finish::Failed(reason) => Err(ApiError::internal(format!("the answer could not be finished: {reason}"))),
+        Finish::Failed(reason) => Err(ApiError::internal(format!(
+            "the answer could not be finished: {reason}"
+        ))),
     }
 }
 
 /// Starts to send a generation; it is cancelled when the client goes away or takes no event for too long.
-pub(super) fn respond(shared: &Arc<Shared>, generation: Generation, events: impl Events, include_usage: bool) -> Response {
+pub(super) fn respond(
+    shared: &Arc<Shared>,
+    generation: Generation,
+    events: impl Events,
+    include_usage: bool,
+) -> Response {
     let (sender, receiver) = mpsc::channel(UNREAD_EVENTS);
     let sender = Sender(sender);
     shared.in_flight.spawn(async move {
@@ -64,7 +71,10 @@ pub(super) fn respond(shared: &Arc<Shared>, generation: Generation, events: impl
     });
     let mut response = Response::new(Body::from_stream(receiver.fuse()));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

@@ -71,7 +71,9 @@ fn apply(entries: &mut HashMap<RequestId, Entry>, update: SequenceUpdate, now: I
     if let Some(waited) = update.queued_for {
         metrics.left_queue(waited);
     }
-    let Some(entry) = entries.get_mut(&update.id) else { return };
+    let Some(entry) = entries.get_mut(&update.id) else {
+        return;
+    };
     if update.token.is_some() {
         match entry.last_token.replace(now) {
             None => metrics.first_token(now - entry.arrived),

@@ -49,7 +49,10 @@ pub struct Generation {
 }
 
 impl Generation {
-    #[expect(clippy::too_many_arguments, reason = "called from one place, and each argument has a type of its own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called from one place, and each argument has a type of its own"
+    )]
     pub(super) fn new(
         id: RequestId,
         control: RequestControl,
@@ -117,7 +120,10 @@ impl Generation {
             let (certain, stopped) = self.stop.push(&self.text.push(token)?);
             text.push_str(&certain);
             if stopped {
-                return Ok(Piece { text, finish: Some(Finish::Stop) });
+                return Ok(Piece {
+                    text,
+                    finish: Some(Finish::Stop),
+                });
             }
         }
         let finish = match finished {
@@ -130,10 +136,16 @@ impl Generation {
         let (certain, stopped) = self.stop.push(&self.text.finish()?);
         text.push_str(&certain);
         if stopped {
-            return Ok(Piece { text, finish: Some(Finish::Stop) });
+            return Ok(Piece {
+                text,
+                finish: Some(Finish::Stop),
+            });
         }
         text.push_str(&self.stop.finish());
-        Ok(Piece { text, finish: Some(finish) })
+        Ok(Piece {
+            text,
+            finish: Some(finish),
+        })
     }
 
     /// Gives everything back at the first end, whoever saw it.
@@ -150,7 +162,10 @@ impl Generation {
 }
 
 fn failed(reason: &str) -> Piece {
-    Piece { text: String::new(), finish: Some(Finish::Failed(reason.to_owned())) }
+    Piece {
+        text: String::new(),
+        finish: Some(Finish::Failed(reason.to_owned())),
+    }
 }
 
 impl Drop for Generation {

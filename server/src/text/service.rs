@@ -62,7 +62,13 @@ impl Service {
         template: Option<ChatTemplate>,
         demux: Arc<Demux>,
     ) -> Self {
-        Self { engine, tokenizer, template: template.map(Arc::new), demux, next_id: Arc::default() }
+        Self {
+            engine,
+            tokenizer,
+            template: template.map(Arc::new),
+            demux,
+            next_id: Arc::default(),
+        }
     }
 
     /// The engine.
@@ -79,7 +85,10 @@ impl Service {
         let template = self.template.clone().ok_or(TemplateError::Missing)?;
         let tokenizer = self.tokenizer.clone();
         let bytes = messages.iter().map(|message| message.content.len()).sum();
-        off_thread(bytes, move || Ok(tokenizer.encode_rendered(&template.render(&messages)?)?)).await
+        off_thread(bytes, move || {
+            Ok(tokenizer.encode_rendered(&template.render(&messages)?)?)
+        })
+        .await
     }
 
     /// The token ids of a plain prompt.
@@ -106,14 +115,28 @@ impl Service {
         let left = self.engine.info().max_length.saturating_sub(prompt_tokens);
         let max_tokens = options.max_tokens.unwrap_or(left).max(1);
         let mailbox = self.demux.register(id, prompt_tokens);
-        let request = Queued { id, prompt, max_tokens, sampling: options.sampling };
+        let request = Queued {
+            id,
+            prompt,
+            max_tokens,
+            sampling: options.sampling,
+        };
         match self.engine.submit(request) {
             Ok(control) => {
                 shared.metrics.accepted(prompt_tokens);
                 let stop = StopStrings::new(options.stop);
                 let demux = Arc::clone(&self.demux);
                 let tokenizer = self.tokenizer.clone();
-                Ok(Generation::new(id, control, mailbox, demux, Arc::clone(shared), tokenizer, stop, prompt_tokens))
+                Ok(Generation::new(
+                    id,
+                    control,
+                    mailbox,
+                    demux,
+                    Arc::clone(shared),
+                    tokenizer,
+                    stop,
+                    prompt_tokens,
+                ))
             }
             Err(rejected) => {
                 self.demux.forget(id);
@@ -130,5 +153,9 @@ async fn off_thread<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> Result<T, SubmitError> + Send + 'static,
 ) -> Result<T, SubmitError> {
-    if bytes <= INLINE_PROMPT_BYTES { work() } else { tokio::task::spawn_blocking(work).await? }
+    if bytes <= INLINE_PROMPT_BYTES {
+        work()
+    } else {
+        tokio::task::spawn_blocking(work).await?
+    }
 }

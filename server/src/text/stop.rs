@@ -13,7 +13,10 @@ impl StopStrings {
     /// Looks for any of `stops`; empty ones are ignored.
     #[must_use]
     pub fn new(stops: Vec<String>) -> Self {
-        Self { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(), held: String::new() }
+        Self {
+            stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            held: String::new(),
+        }
     }
 
     /// Takes a piece; returns the text that is certain, and whether a stop string ended it. The stop string itself is
@@ -42,7 +45,10 @@ impl StopStrings {
     fn possible_begin(&self) -> usize {
         let begins = |end: &str| self.stops.iter().any(|stop| stop.starts_with(end));
         let starts = self.held.char_indices().map(|(at, _)| at);
-        starts.map(|at| &self.held[at..]).find(|end| begins(end)).map_or(0, str::len)
+        starts
+            .map(|at| &self.held[at..])
+            .find(|end| begins(end))
+            .map_or(0, str::len)
     }
 }
 
@@ -73,7 +79,11 @@ mod tests {
         for &first in &borders {
             for &second in borders.iter().filter(|&&second| second >= first) {
                 let pieces = [&text[..first], &text[first..second], &text[second..]];
-                assert_eq!(run(&pieces, &["\n\nUser:", "zzz"]), ("one ÄÖÜ".to_owned(), true), "{pieces:?}");
+                assert_eq!(
+                    run(&pieces, &["\n\nUser:", "zzz"]),
+                    ("one ÄÖÜ".to_owned(), true),
+                    "{pieces:?}"
+                );
             }
         }
     }
@@ -81,7 +91,10 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_stop_string_is_returned() {
         assert_eq!(run(&["aa", "ab"], &["aaac"]), ("aaab".to_owned(), false));
-        assert_eq!(run(&["<|im", "_start"], &["<|im_end|>"]), ("<|im_start".to_owned(), false));
+        assert_eq!(
+            run(&["<|im", "_start"], &["<|im_end|>"]),
+            ("<|im_start".to_owned(), false)
+        );
         assert_eq!(run(&["x"], &[""]), ("x".to_owned(), false));
     }
 

@@ -54,7 +54,10 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", |_format: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, "templates that ask for the time are not supported"))
+            Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "templates that ask for the time are not supported",
+            ))
         });
         let compiled = environment.add_template_owned(NAME, source);
         compiled.map_err(|error| TemplateError::Refused(error.to_string()))?;
@@ -83,11 +86,17 @@ mod tests {
     use super::*;
 
     fn message(role: &str, content: &str) -> Message {
-        Message { role: role.to_owned(), content: content.to_owned() }
+        Message {
+            role: role.to_owned(),
+            content: content.to_owned(),
+        }
     }
 
     fn template(source: &str) -> ChatTemplate {
-        let special = SpecialTokens { begin: Some("<s>".to_owned()), end: Some("</s>".to_owned()) };
+        let special = SpecialTokens {
+            begin: Some("<s>".to_owned()),
+            end: Some("</s>".to_owned()),
+        };
         ChatTemplate::new(source.to_owned(), special).expect("a template")
     }
 
