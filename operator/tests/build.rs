@@ -1,4 +1,10 @@
 //! From an object to everything that is applied for it: whole sets, so that any change of what is rendered is seen.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

@@ -1,4 +1,10 @@
 //! The rollout, state by state, and what must hold whatever the cluster looks like.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

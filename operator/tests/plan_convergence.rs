@@ -1,4 +1,10 @@
 //! Rollouts played through in a small cluster of values, with an operator that ends between any two writes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 mod simulator;

@@ -1,4 +1,10 @@
 //! What must hold in every state of the cluster, also in those that no rollout leads to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

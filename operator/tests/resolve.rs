@@ -1,4 +1,10 @@
 //! Which bytes a source means: when it is asked, what is taken for an answer, when it is asked again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

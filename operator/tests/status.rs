@@ -1,4 +1,10 @@
 //! From what was seen and decided to conditions, and from two statuses to events.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 

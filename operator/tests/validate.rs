@@ -1,4 +1,10 @@
 //! What a pod gets to know of the object, and what is refused with which words.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
