@@ -25,7 +25,7 @@ fn the_real_model_knows_two_plus_two() {
     let text = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
                 <|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n";
     let prompt = loaded.tokenizer.encode_rendered(text).expect("tokens");
-    // The reference: transformers' tokenizer on the same file. Wrong pipelines give 817 in place of 9690.
+    // Ids of the published tokenizer; a prefix space before words would give 817 in place of 9690.
     assert_eq!(prompt[..5], [1, 9690, 198, 2683, 359]);
     let mut stream = TokenStream::new(loaded.tokenizer.clone());
     let (engine, mut updates) = EngineHandle::start(Box::new(loaded.runner), Limits::default()).expect("a thread");

@@ -1,0 +1,250 @@
+//! The program itself: signals, exit codes, last words.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use perennial_crds::serving::{FailureReason, Termination};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_perennial-server");
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("an address")
+        .port()
+}
+
+struct Server {
+    child: Child,
+    api: u16,
+    metrics: u16,
+}
+
+impl Server {
+    fn start(flags: &str) -> Self {
+        let (api, metrics) = (free_port(), free_port());
+        let line = format!(
+            "serve --served-model-name m --engine simulated --api-address 127.0.0.1:{api} \
+             --metrics-address 127.0.0.1:{metrics} {flags}"
+        );
+        let child = Command::new(PROGRAM)
+            .args(line.split_whitespace())
+            .stderr(Stdio::null())
+            .spawn();
+        Self {
+            child: child.expect("the program"),
+            api,
+            metrics,
+        }
+    }
+
+    fn probe(&self, path: &str) -> String {
+        request(
+            self.metrics,
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        )
+    }
+
+    fn wait_until_ready(&self) {
+        wait("ready", || self.probe("/readyz").starts_with("HTTP/1.1 200"));
+    }
+
+    fn chat(&self, options: &str) -> TcpStream {
+        let body =
+            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"Hi"}}],"ignore_eos":true,{options}}}"#);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.api)).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+        write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).expect("sent");
+        stream
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status()
+            .expect("kill");
+        assert!(sent.success());
+    }
+
+    fn exit(mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the program does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The whole answer; empty if nothing listens yet.
+fn request(port: u16, text: &str) -> String {
+    let mut answer = String::new();
+    if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+        stream.write_all(text.as_bytes()).expect("sent");
+        stream.read_to_string(&mut answer).expect("an answer");
+    }
+    answer
+}
+
+fn wait(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let mut bytes = [0; 4096];
+    while !text.contains(end) {
+        let count = stream.read(&mut bytes).expect("more");
+        assert!(count > 0, "the stream ended before {end}: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    text
+}
+
+#[test]
+fn ports_answer_while_the_model_loads() {
+    let server = Server::start("--simulated-cold-start-seconds 2");
+    wait("loading", || {
+        server.probe("/loading").contains("\"stage\":\"LoadingWeights\"")
+    });
+    assert!(server.probe("/readyz").starts_with("HTTP/1.1 503"));
+    assert!(server.probe("/livez").starts_with("HTTP/1.1 200"));
+    server.wait_until_ready();
+    assert!(server.probe("/loading").contains("\"stage\":\"Ready\""));
+}
+
+#[test]
+fn a_stream_outlives_sigterm_and_the_exit_is_clean() {
+    let server = Server::start("--lame-duck-seconds 1 --drain-seconds 20 --simulated-decode-tokens-per-second 40");
+    server.wait_until_ready();
+    let mut stream = server.chat(r#""stream":true,"max_tokens":100"#);
+    read_until(&mut stream, "data: ");
+    server.signal("-TERM");
+    wait("unready", || server.probe("/readyz").starts_with("HTTP/1.1 503"));
+    let mut late = server.chat(r#""max_tokens":1"#);
+    let answer = read_until(&mut late, "\"usage\"");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    let rest = read_until(&mut stream, "data: [DONE]");
+    assert!(rest.contains("\"finish_reason\":\"length\""), "{rest}");
+    assert_eq!(server.exit(), Some(0));
+}
+
+#[test]
+fn the_drain_period_ends_long_streams_with_an_error() {
+    let server = Server::start("--lame-duck-seconds 0 --drain-seconds 1 --simulated-decode-tokens-per-second 20");
+    server.wait_until_ready();
+    let mut stream = server.chat(r#""stream":true,"max_tokens":3000"#);
+    read_until(&mut stream, "data: ");
+    server.signal("-TERM");
+    let rest = read_until(&mut stream, "data: [DONE]");
+    assert!(rest.contains("\"error\"") && rest.contains("drain period"), "{rest}");
+    assert_eq!(server.exit(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let server = Server::start("--lame-duck-seconds 60 --drain-seconds 60");
+    server.wait_until_ready();
+    server.signal("-TERM");
+    wait("unready", || server.probe("/readyz").starts_with("HTTP/1.1 503"));
+    server.signal("-INT");
+    assert_eq!(server.exit(), Some(130));
+}
+
+#[test]
+fn sigterm_while_loading_ends_cleanly() {
+    let server = Server::start("--simulated-cold-start-seconds 600");
+    wait("loading", || server.probe("/loading").contains("LoadingWeights"));
+    server.signal("-TERM");
+    assert_eq!(server.exit(), Some(0));
+}
+
+fn run(arguments: &[&str], termination: &Path) -> (Output, Option<Termination>) {
+    let output = Command::new(PROGRAM)
+        .args(arguments)
+        .arg("--termination-path")
+        .arg(termination)
+        .output();
+    let words = std::fs::read(termination)
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok());
+    (output.expect("the program"), words)
+}
+
+#[test]
+fn a_failed_start_leaves_its_reason() {
+    let directory = TempDir::new().expect("a directory");
+    let damaged = directory.path().join("model.gguf");
+    std::fs::write(&damaged, b"GGUF, but not much of it").expect("written");
+    let other = directory.path().join("readme.txt");
+    std::fs::write(&other, b"hello").expect("written");
+    let address = |path: &Path| format!("file://{}", path.display());
+    for (source, reason) in [
+        (address(&damaged), FailureReason::InvalidModel),
+        (address(&other), FailureReason::UnsupportedModel),
+        (address(&directory.path().join("absent")), FailureReason::ModelNotFound),
+        ("nonsense".to_owned(), FailureReason::InvalidArguments),
+    ] {
+        let (api, metrics) = (
+            format!("127.0.0.1:{}", free_port()),
+            format!("127.0.0.1:{}", free_port()),
+        );
+        let arguments = [
+            "serve",
+            "--served-model-name",
+            "m",
+            "--source",
+            &source,
+            "--api-address",
+            &api,
+        ];
+        let arguments = [&arguments[..], &["--metrics-address", &metrics]].concat();
+        let (output, words) = run(&arguments, &directory.path().join("termination"));
+        assert_eq!(output.status.code(), Some(1), "{source}");
+        let words = words.expect("last words");
+        assert_eq!(words.reason, reason, "{source}: {}", words.message);
+        assert!(!words.message.contains('\n'));
+    }
+}
+
+#[test]
+fn resolve_prints_and_leaves_the_same() {
+    let directory = TempDir::new().expect("a directory");
+    let model = directory.path().join("model.gguf");
+    std::fs::write(&model, b"bytes").expect("written");
+    let path = directory.path().join("termination");
+    let source = format!("file://{}", model.display());
+    let (output, _) = run(&["resolve", "--source", &source], &path);
+    assert!(output.status.success());
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let left: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("left")).expect("JSON");
+    assert_eq!(printed, left);
+    assert_eq!(printed["sizeBytes"], 5);
+    let (output, words) = run(&["resolve", "--source", &format!("{source}.absent")], &path);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(words.expect("last words").reason, FailureReason::ModelNotFound);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was not found"));
+}
