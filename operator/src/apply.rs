@@ -296,9 +296,12 @@ impl Writer {
             ..PatchParams::default()
         };
         let result = api.patch(revision, &parameters, &Patch::Merge(&patch)).await;
-        result
-            .map(|_| ())
-            .map_err(|source| failure::<ControllerRevision>("mark", revision, source))
+        match result {
+            Ok(_) => Ok(()),
+            // A record that somebody deleted cannot be marked, and must not keep the rest from being done.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(failure::<ControllerRevision>("mark", revision, source)),
+        }
     }
 
     /// Writes the status as a whole and returns the object's new resource version.

@@ -265,7 +265,9 @@ fn introduce(observed: &Observed, wanted: &Wanted, stable: &str, target: &str) -
     if wanted.paused && target_known.running.is_none() {
         return hold(stable, wanted);
     }
-    if ready(observed, target) >= wanted.replicas {
+    // All replicas, so that a new revision need not carry the load of many with one; fewer are better than none.
+    let relieves = ready(observed, stable) == 0 && ready(observed, target) > 0;
+    if relieves || ready(observed, target) >= wanted.replicas {
         let mut plan = base(Some(target.to_owned()), Phase::Switching);
         plan.deployments.insert(stable.to_owned(), wanted.replicas);
         plan.deployments.insert(target.to_owned(), wanted.replicas);
