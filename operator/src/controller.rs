@@ -16,6 +16,7 @@ use kube::runtime::{Config, WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use perennial_crds::LLMDeployment;
+use perennial_crds::conditions::Reason;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +30,10 @@ use crate::metrics::Metrics;
 
 /// Changes that arrive within this time are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Looks at an object that only a change can cure, in case the change was elsewhere (a name that became free).
+/// Looks at an object that only a change can cure, in case the change was elsewhere.
 const PERMANENT: Duration = Duration::from_secs(300);
+/// The same for a name that is taken: what has it is in no cache, so nobody tells when it goes; asking is one read.
+const NAME_TAKEN: Duration = Duration::from_secs(20);
 
 type Guarded = DeserializeGuard<LLMDeployment>;
 
@@ -273,7 +276,8 @@ fn error_policy(object: Arc<Guarded>, error: &Failed, context: Arc<Context>) -> 
         }
         Disposition::Permanent => {
             tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "Cannot be done as it stands.");
-            Action::requeue(PERMANENT)
+            let taken = matches!(error, Failed::Reconcile(error) if error.reason() == Reason::NameConflict);
+            Action::requeue(if taken { NAME_TAKEN } else { PERMANENT })
         }
         Disposition::Retry => {
             let wait = context.backoff.failed(&owner);

@@ -293,7 +293,8 @@ fn stalled(view: &View<'_>) -> Option<Statement> {
     if let Some(finding) = view.finding.filter(|finding| starting && finding.permanent) {
         return Some(statement(true, finding.reason, finding.message.clone()));
     }
-    if matches!(view.plan.phase, Phase::Introducing { late: true }) {
+    // A revision that is being given up is told of by the next look, when that is marked.
+    if matches!(view.plan.phase, Phase::Introducing { late: true }) && !view.plan.give_up {
         let (reason, message) = under_way(view);
         let seconds = view.valid.progress_deadline_seconds;
         return Some(statement(
@@ -333,7 +334,9 @@ fn under_way(view: &View<'_>) -> (Reason, String) {
         return stage(pod, progress);
     }
     let wanted = view.valid.replicas;
-    if matches!(view.plan.phase, Phase::Settled | Phase::Introducing { .. }) && serving_replicas(view) > 0 {
+    // While a revision is introduced, what starts is its first replicas, not more of what serves.
+    let same = view.target == view.plan.stable.as_deref();
+    if same && matches!(view.plan.phase, Phase::Settled | Phase::Introducing { .. }) && serving_replicas(view) > 0 {
         return (
             Reason::Scaling,
             format!("replicas are being added or removed: {wanted} are wanted"),
