@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use perennial_crds::{LLMDeployment, NAME_LABEL};
 use perennial_tests::operator::Settings;
 use perennial_tests::waiting::until;
-use perennial_tests::world::{condition, model};
+use perennial_tests::world::model;
 use perennial_tests::{Ledger, Play, Wire, run};
 use serde_json::json;
 
@@ -124,13 +124,7 @@ fn events_are_told_once() -> Result<()> {
         world.serve("tiny", &json!({})).await?;
         world.settled("tiny").await?;
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;
-        until(30, "the second revision serves alone", async || {
-            ensure!(world.deployments().await?.len() == 1);
-            let object = world.llm("tiny").await?;
-            ensure!(condition(&object, "Reconciling").is_none());
-            Ok(())
-        })
-        .await?;
+        world.alone("tiny").await?;
         let events = world
             .api::<k8s_openapi::api::core::v1::Event>()
             .list(&kube::api::ListParams::default().fields("involvedObject.kind=LLMDeployment"))

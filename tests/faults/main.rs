@@ -1,1 +1,7 @@
-//! The operator under injected faults.
+//! The operator under injected faults, against the real API server: the same end, the same objects made and removed,
+//! then silence.
+
+mod chaos;
+mod every_write;
+mod play;
+mod scenario;

@@ -211,6 +211,44 @@ impl World {
         .await
     }
 
+    /// Waits until the object is settled and its pods are the only ones in the namespace, as many as are wanted.
+    ///
+    /// # Errors
+    /// If it is not within 30 s.
+    pub async fn alone(&self, name: &str) -> Result<LLMDeployment> {
+        self.until(&format!("{name} is settled, alone"), async || self.is_alone(name).await)
+            .await
+    }
+
+    /// Whether the object is settled and its pods are the only ones in the namespace, or why not.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub async fn is_alone(&self, name: &str) -> Result<LLMDeployment> {
+        let object = self.llm(name).await?;
+        settled(&object)?;
+        let serving = self.serving(name).await?;
+        let pods = self.api::<Pod>().list(&ListParams::default()).await?.items;
+        let of_it = pods
+            .iter()
+            .filter(|pod| pod.labels().get(REVISION_LABEL) == Some(&serving));
+        let (count, wanted) = (of_it.count(), usize::try_from(object.spec.replicas).unwrap_or(0));
+        ensure!(
+            count == wanted && pods.len() == wanted,
+            "{count} of {} pods are of {serving}",
+            pods.len()
+        );
+        let status = object
+            .status
+            .as_ref()
+            .map(|status| (status.replicas, status.ready_replicas));
+        ensure!(
+            status == Some((object.spec.replicas, object.spec.replicas)),
+            "the status counts {status:?}"
+        );
+        Ok(object)
+    }
+
     /// Waits for a condition of an object with this status and reason, of its current generation.
     ///
     /// # Errors
@@ -283,14 +321,23 @@ impl World {
         self.player.script(&self.namespace, move |_| play.clone()).await;
     }
 
-    /// Sees that nothing in the namespace is written for a time.
+    /// Sees that nothing in the namespace is written for a time, once the controllers have come to rest.
     ///
     /// # Errors
     /// If something is.
     pub async fn stays_untouched(&self, time: Duration) -> Result<()> {
-        let before = normal::versions(&self.client, &self.namespace).await?;
+        let versions = async || normal::versions(&self.client, &self.namespace).await;
+        let before = self
+            .until("nothing was written for a second", async || {
+                let one = versions().await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let other = versions().await?;
+                ensure!(one == other, "something is still being written");
+                Ok(other)
+            })
+            .await?;
         tokio::time::sleep(time).await;
-        let after = normal::versions(&self.client, &self.namespace).await?;
+        let after = versions().await?;
         ensure!(
             before == after,
             "something was written: before {before:#?}, after {after:#?}"
