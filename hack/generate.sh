@@ -11,6 +11,7 @@ case ${1:-} in
 	"$crdgen"
 	hack/cluster-build.sh
 	charts/tests/run.sh --update
+	python3 docs/generate-tables.py
 	;;
 *) fail "usage: generate.sh [--check]" ;;
 esac

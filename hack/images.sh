@@ -12,6 +12,8 @@ source "$(dirname "$0")/lib.sh"
 
 usage() { sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "$0"; }
 load=() push="" plain_http=() build=yes
+# The tests have built all programs already, with the features of the tests.
+[ -z "${PERENNIAL_PREBUILT:-}" ] || build=""
 while [ $# -gt 0 ]; do
 	case $1 in
 	--load) load=(--load) ;;

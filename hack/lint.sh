@@ -33,6 +33,9 @@ scripts() {
 attempt "rustfmt" cargo fmt --all --check
 attempt "clippy" cargo clippy --quiet --locked --profile ci --workspace --all-targets -- -D warnings
 attempt "gofmt" gofmt_check
+# That the CRDs and their reference are up to date is a test of the crate crds; the charts' goldens have their own.
+attempt "documentation" python3 docs/check.py
+attempt "tables" python3 docs/generate-tables.py --check
 if ! have shellcheck && [ "$(id -u)" -eq 0 ] && have apt-get; then
 	quietly target/setup.log apt-get install -y --no-install-recommends shellcheck || true
 fi

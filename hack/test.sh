@@ -107,6 +107,8 @@ built=yes
 if needs_rust; then
 	run "build of the tests" build_tests
 	[ -z "$broken" ] || built=""
+	# Images are packed from these: a second build without the features of the tests would take as long again.
+	export PERENNIAL_PREBUILT=1
 fi
 if wanted go || wanted charts || wanted T2 || wanted T3 || wanted T4; then
 	run "build of the cluster" hack/cluster-build.sh

@@ -5,7 +5,7 @@
 #   run.sh --offline   without the API server
 #   run.sh --update    write golden renders and documentation anew
 #
-# Needs target/cluster (tests/cluster/build.sh) and Python 3. Uses a cluster of its own, never the current context.
+# Needs target/cluster (hack/cluster-build.sh) and Python 3. Uses a cluster of its own, never the current context.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -16,7 +16,7 @@ case $mode in all | --offline | --update) ;; *)
     ;;
 esac
 if [[ ! -x $tools/helm ]]; then
-    echo "$tools/helm is missing: build it with tests/cluster/build.sh, or set CLUSTER_TOOLS." >&2
+    echo "$tools/helm is missing: build it with hack/cluster-build.sh, or set CLUSTER_TOOLS." >&2
     exit 1
 fi
 
