@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use perennial_crds::serving::TERMINATION_PATH;
 use perennial_engine::memory::display;
 use perennial_engine::model::{self, LoadOptions};
 use perennial_server::cli::{Cli, Command, LogFormat, PlanArguments, ResolveArguments, ServeArguments};
@@ -15,7 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            // Nobody reads the log of a pod whose arguments are wrong, if its status says so.
+            let error = StartupError::Arguments(wrong_arguments(&error.to_string()));
+            leave(Path::new(TERMINATION_PATH), &error.termination());
+        }
+        error.exit()
+    });
     start_logging(cli.log_format);
     let outcome = match &cli.command {
         Command::Serve(arguments) => run_serve(arguments),
@@ -41,6 +49,14 @@ fn start_logging(format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         LogFormat::Text => lines.init(),
     }
+}
+
+/// clap's answer without the usage.
+fn wrong_arguments(answer: &str) -> String {
+    let problem: Vec<&str> = answer.lines().take_while(|line| !line.starts_with("Usage")).collect();
+    let problem = problem.join(" ");
+    let problem = problem.trim().trim_start_matches("error: ");
+    format!("the server does not take its arguments: {problem}. Correct spec.runtime.extraArgs")
 }
 
 fn run_serve(arguments: &ServeArguments) -> Result<(), StartupError> {
