@@ -77,7 +77,7 @@ impl SimulatedRunner {
 
     fn next(&self, token: u32, position: u32) -> u32 {
         let drawn = mix(u64::from(token) << 32 | u64::from(position));
-        if drawn % u64::from(self.settings.answer_tokens.max(1)) == 0 {
+        if drawn.is_multiple_of(u64::from(self.settings.answer_tokens.max(1))) {
             return MESSAGE_END;
         }
         const LETTERS: &[u8] = b"etaoin shrdlu cmfwyp vbgkjqxz";

@@ -1,4 +1,10 @@
 //! The engine's thread: tokens, limits, cancellation, failures, drain.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a failed test"
+)]
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,4 +1,10 @@
 //! The real model, if it is on this machine: `PERENNIAL_TEST_MODEL=/path/to/SmolLM2-135M-Instruct.Q4_1.gguf`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a failed test"
+)]
 
 use std::path::PathBuf;
 

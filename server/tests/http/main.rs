@@ -1,4 +1,10 @@
 //! The HTTP layers on the simulated engine, called without a socket.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a failed test"
+)]
 
 mod api;
 mod lifecycle;
