@@ -65,6 +65,7 @@ const VARYING: &[&str] = &[
     "managedFields",
     "lastTransitionTime",
     "lastUpdateTime",
+    "lastProbeTime",
     "startTime",
     "completionTime",
     "clusterIP",
