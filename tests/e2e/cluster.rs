@@ -196,17 +196,27 @@ impl Bed {
         .await
     }
 
-    /// `http://ADDRESS` of the Service of an object.
+    /// `http://ADDRESS` of the Service of an object, as soon as it answers here: kube-proxy hears of the pods at the
+    /// same time as we do, and a connection that goes before its rules hangs.
     pub async fn url(&self, name: &str) -> String {
         let services: Api<Service> = Api::namespaced(self.client.clone(), &self.namespace);
         let service = services.get(name).await.expect("the Service is there");
-        format!(
-            "http://{}",
-            service
-                .spec
-                .and_then(|spec| spec.cluster_ip)
-                .expect("it has an address")
-        )
+        let address = service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .expect("it has an address");
+        let url = format!("http://{address}");
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(1))
+            .build()
+            .expect("a client");
+        let answers = eventually(Duration::from_secs(20), || async {
+            let answer = http.get(format!("{url}/v1/models")).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        });
+        assert!(answers.await.is_some(), "{url} does not answer");
+        url
     }
 
     /// Prints what a person would look at.
