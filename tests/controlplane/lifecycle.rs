@@ -18,8 +18,8 @@ fn the_smallest_object_becomes_children_and_ready() -> Result<()> {
         let object = world.serve("tiny", &json!({})).await?;
         let settled = world.settled("tiny").await?;
         let revision = world.serving("tiny").await?;
-        ensure!(world.deployments().await? == [revision.clone()]);
-        ensure!(world.names::<ControllerRevision>().await? == [revision.clone()]);
+        ensure!(world.deployments().await? == std::slice::from_ref(&revision));
+        ensure!(world.names::<ControllerRevision>().await? == std::slice::from_ref(&revision));
         owned_by(&object, &world.api::<Deployment>().get(&revision).await?)?;
         owned_by(&object, &world.api::<ControllerRevision>().get(&revision).await?)?;
         owned_by(&object, &world.api::<Service>().get("tiny").await?)?;

@@ -62,7 +62,7 @@ fn a_change_comes_up_beside_the_old_revision_which_goes_when_the_service_has_mov
         world.script_all(Play::ready()).await;
         let object = world.settled("tiny").await?;
         let second = world.serving("tiny").await?;
-        ensure!(second != first && world.deployments().await? == [second.clone()]);
+        ensure!(second != first && world.deployments().await? == std::slice::from_ref(&second));
         let status = object.status.unwrap_or_default();
         ensure!(
             status.stable_revision == Some(second)
@@ -123,7 +123,7 @@ fn a_revision_that_does_not_get_ready_is_taken_down_and_reverting_heals() -> Res
         ensure!(stalled.message.contains("ImagePullBackOff") && stalled.message.contains("perennial.dev/retry"));
         world
             .until("the new Deployment is gone", async || {
-                ensure!(world.deployments().await? == [first.clone()]);
+                ensure!(world.deployments().await? == std::slice::from_ref(&first));
                 Ok(())
             })
             .await?;
@@ -203,7 +203,7 @@ fn a_paused_rollout_holds_a_change_back_and_still_scales() -> Result<()> {
             .merge::<LLMDeployment>("tiny", &json!({"spec": {"replicas": 2}}))
             .await?;
         world.condition("tiny", "Available", "True", "AllReplicasReady").await?;
-        ensure!(world.serving("tiny").await? == first && world.deployments().await? == [first.clone()]);
+        ensure!(world.serving("tiny").await? == first && world.deployments().await? == std::slice::from_ref(&first));
         world
             .merge::<LLMDeployment>("tiny", &json!({"spec": {"rollout": {"paused": false}}}))
             .await?;

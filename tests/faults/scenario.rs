@@ -86,7 +86,7 @@ async fn give_up(world: &World) -> Result<()> {
     until(PATIENCE, "the change was given up", async || {
         let found = perennial_tests::world::condition(&world.llm("tiny").await?, "Stalled");
         ensure!(found.is_some_and(|stalled| stalled.reason == "ProgressDeadlineExceeded"));
-        ensure!(world.deployments().await? == [first.clone()]);
+        ensure!(world.deployments().await? == std::slice::from_ref(&first));
         Ok(())
     })
     .await?;

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod ledger;
 pub mod log;
 pub mod normal;
+pub mod objects;
 pub mod operator;
 pub mod player;
 pub mod seed;

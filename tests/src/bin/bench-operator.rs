@@ -2,15 +2,16 @@
 //!
 //! The operator is the real program; pods are played. `BENCH_OBJECTS` and `BENCH_REST_SECONDS` make it shorter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::api::{ListParams, PostParams};
-use kube::{Api, Client};
+use kube::api::PostParams;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
 use perennial_crds::LLMDeployment;
 use perennial_tests::figures::{self, Figure, machine};
 use perennial_tests::waiting::until;
@@ -249,16 +250,28 @@ fn figure(id: &str, what: &str, value: f64, unit: &'static str) -> Figure {
     }
 }
 
+/// By a watch, because listing them all again and again would be a load of its own.
 async fn all_settled(client: &Client, objects: usize) -> Result<()> {
-    let api: Api<LLMDeployment> = Api::all(client.clone());
-    until(900, "all objects are settled", async || {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let found = api.list(&ListParams::default()).await?.items;
-        let done = found.iter().filter(|object| settled(object).is_ok()).count();
-        ensure!(done == objects, "{done} of {objects}");
-        Ok(())
-    })
-    .await
+    let mut open: BTreeSet<String> = (0..objects).map(|number| format!("model-{number}")).collect();
+    let all: Api<LLMDeployment> = Api::all(client.clone());
+    let mut changes = std::pin::pin!(
+        watcher(all, watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+    );
+    let wait = async {
+        while !open.is_empty() {
+            let object = changes.try_next().await?.context("the watch ended")?;
+            if settled(&object).is_ok() {
+                open.remove(&object.name_any());
+            } else {
+                open.insert(object.name_any());
+            }
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(900), wait).await;
+    outcome.with_context(|| "not all objects were settled within 900 s")?
 }
 
 /// The operator's requests so far, by verb and resource, from the audit log. Its lease is left out.
