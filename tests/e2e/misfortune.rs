@@ -63,7 +63,7 @@ async fn cases(broken_host: &str) -> Vec<Case> {
     };
     let wrong = format!("sha256:{}", "0".repeat(64));
     let mut wrong_digest =
-        json!({"model": {"source": {"http": {"url": format!("http://{broken_host}/good.bin")}}, "digest": wrong}});
+        json!({"model": {"source": {"http": {"url": format!("http://{broken_host}/good.gguf")}}, "digest": wrong}});
     wrong_digest["resources"] = json!({"cpu": "100m", "memory": "512Mi"});
     vec![
         Case {
@@ -80,9 +80,9 @@ async fn cases(broken_host: &str) -> Vec<Case> {
         },
         Case {
             name: "breaks-off",
-            spec: json!({"model": {"source": {"http": {"url": format!("http://{broken_host}/truncated.bin")}}, "digest": wrong}}),
+            spec: json!({"model": {"source": {"http": {"url": format!("http://{broken_host}/truncated.gguf")}}, "digest": wrong}}),
             reason: "SourceUnreachable",
-            words: vec!["truncated.bin"],
+            words: vec!["truncated.gguf"],
         },
         Case {
             name: "nobody-there",
@@ -198,7 +198,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     bed.apply(
         "model",
         json!({
-            "model": {"source": {"http": {"url": format!("http://{}/good.bin", host.address)}}, "digest": digest},
+            "model": {"source": {"http": {"url": format!("http://{}/good.gguf", host.address)}}, "digest": digest},
             "resources": {"cpu": "500m", "memory": "1Gi"},
         }),
     )
@@ -222,7 +222,7 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
-    /// `/truncated.bin` ends early each time.
+    /// `/truncated.gguf` ends early each time.
     CutsOff,
     /// After half of the file nobody answers until told.
     RefusesAfterHalf,
@@ -298,7 +298,7 @@ async fn serve(
         if request.starts_with("head") {
             continue;
         }
-        let truncated = behaviour == Behaviour::CutsOff && request.contains("truncated.bin");
+        let truncated = behaviour == Behaviour::CutsOff && request.contains("truncated.gguf");
         for chunk in bytes[first..=last].chunks(256 * 1024) {
             if truncated && sent.load(Ordering::SeqCst) > 300_000 {
                 return Ok(());
