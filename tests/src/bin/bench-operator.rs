@@ -96,12 +96,14 @@ impl Operator {
         Ok((field("VmRSS:")?, field("VmHWM:")?))
     }
 
+    async fn figures(&self) -> Result<String> {
+        let answer = reqwest::get(format!("http://{}/metrics", self.admin)).await?;
+        Ok(answer.text().await?)
+    }
+
     /// Seconds of processor time.
     async fn processor_seconds(&self) -> Result<f64> {
-        let text = reqwest::get(format!("http://{}/metrics", self.admin))
-            .await?
-            .text()
-            .await?;
+        let text = self.figures().await?;
         let line = text.lines().find(|line| line.starts_with("process_cpu_seconds_total"));
         let value = line
             .and_then(|line| line.split_whitespace().nth(1))
@@ -142,6 +144,12 @@ async fn measure(
     rest: usize,
 ) -> Result<Vec<Figure>> {
     let count = u32::try_from(objects).map(f64::from)?;
+    until(60, "the operator leads", async || {
+        let text = operator.figures().await?;
+        ensure!(text.contains("leader_election_master_status{name=\"perennial-operator\"} 1"));
+        Ok(())
+    })
+    .await?;
     let (idle, _) = operator.memory()?;
     let began = Instant::now();
     stream::iter(0..objects)
@@ -224,14 +232,24 @@ async fn measure(
             )
         },
     ];
-    for (verb, number) in &last {
-        let per_object = f64::from(u32::try_from(*number)?) / count;
-        figures.push(figure(
-            &format!("operator.calls.{verb}"),
-            &format!("API calls ({verb}) per object until settled"),
-            per_object,
-            "calls",
-        ));
+    let calls = |chosen: &dyn Fn(&str) -> bool| {
+        let all = last.iter().filter(|(name, _)| chosen(name));
+        u32::try_from(all.map(|(_, number)| number).sum::<usize>()).map(f64::from)
+    };
+    figures.push(figure(
+        "operator.calls",
+        "API calls per object until settled",
+        calls(&|_| true)? / count,
+        "calls",
+    ));
+    // Lists and watches are made once, however many objects there are.
+    for verb in ["get", "create", "patch", "update", "delete"] {
+        let of_verb = calls(&|name| name.split('.').next() == Some(verb))? / count;
+        let (id, what) = (format!("operator.calls.{verb}"), format!("of these {verb}"));
+        figures.push(figure(&id, &what, of_verb, "calls"));
+    }
+    for (name, number) in &last {
+        println!("{number:>6} {name}");
     }
     Ok(figures)
 }
