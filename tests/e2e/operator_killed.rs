@@ -126,6 +126,11 @@ async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
     let mut operator = Operator::start();
     bed.apply("model", simulated(1).await).await;
     bed.settled("model", 2 * MINUTE).await;
+    // Both specs once, so that the history is the same from the first kill on.
+    for tokens in [1024, 1025] {
+        bed.change("model", json!({"model": {"maxContextTokens": tokens}})).await;
+        bed.settled("model", MINUTE).await;
+    }
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = seed;
