@@ -4,6 +4,8 @@
 //! own that enforces the restricted Pod Security Standard. Run with `--test-threads=1`: some tests take parts of the
 //! cluster away.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod clients;
 mod cluster;
 mod life;

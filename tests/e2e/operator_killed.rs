@@ -128,7 +128,8 @@ async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
     bed.settled("model", 2 * MINUTE).await;
     // Both specs once, so that the history is the same from the first kill on.
     for tokens in [1024, 1025] {
-        bed.change("model", json!({"model": {"maxContextTokens": tokens}})).await;
+        bed.change("model", json!({"model": {"maxContextTokens": tokens}}))
+            .await;
         bed.settled("model", MINUTE).await;
     }
     let seed = u64::from(std::process::id());
