@@ -15,7 +15,7 @@ use crate::scenario::Scenario;
 /// No write for so long is silence: a failed look is tried again after a second.
 const SILENCE: Duration = Duration::from_millis(2500);
 /// Seconds for one look of an operator, so that an answer that never comes costs little.
-const LOOK: u64 = 3;
+const LOOK: u64 = 5;
 
 /// What every run of a scenario must come to.
 #[derive(Clone)]

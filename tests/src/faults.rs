@@ -197,7 +197,9 @@ where
             return answer;
         }
         let sent = self.inner.call(request);
-        Box::pin(async move { wire.written(write, fault, sent.await?.map(Answer::new)).await })
+        // In a task of its own, so that a write is on the ledger also when the operator gave it up for its time.
+        let written = tokio::spawn(async move { wire.written(write, fault, sent.await?.map(Answer::new)).await });
+        Box::pin(async move { written.await? })
     }
 }
 
