@@ -135,7 +135,8 @@ if wanted go; then run "test cluster" go_tests; fi
 if wanted charts; then
 	if [ -x charts/tests/run.sh ]; then run "charts" charts/tests/run.sh; else skip "charts" "charts/tests/run.sh is not there"; fi
 fi
-if wanted T2; then rust_tier "T2 API server" '^tests controlplane$'; fi
+# They wait for controllers most of the time.
+if wanted T2; then rust_tier "T2 API server" '^tests controlplane$' --test-threads=8; fi
 if wanted T3; then rust_tier "T3 faults" '^tests faults$'; fi
 if wanted T4; then
 	obstacle=$(node_obstacle)
