@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cluster::{Bed, SYSTEM, eventually, kubectl, root, simulated};
+use super::cluster::{Bed, SYSTEM, eventually, kubectl, root, run, simulated};
 
 const KILLS: u32 = 20;
+/// Label of the operators that the chart has installed.
+const OPERATORS: &str = "app.kubernetes.io/name=perennial";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The operator as a process of this machine, so that it can be killed and started at will.
@@ -29,7 +31,7 @@ impl Operator {
             "get",
             "deployment",
             "-l",
-            "app.kubernetes.io/name=perennial",
+            OPERATORS,
             "-o",
             "jsonpath={.items[0].spec.template.spec.containers[0].args}",
         ]);
@@ -73,33 +75,36 @@ impl Drop for Operator {
 struct ChartOperators;
 
 impl ChartOperators {
-    fn replicas(number: u32) {
+    fn replicas(number: u32) -> Result<String, String> {
         let replicas = format!("--replicas={number}");
-        kubectl(&[
-            "-n",
-            SYSTEM,
-            "scale",
-            "deployment",
-            "-l",
-            "app.kubernetes.io/name=perennial",
-            &replicas,
-        ]);
+        run(
+            "kubectl",
+            &["-n", SYSTEM, "scale", "deployment", "-l", OPERATORS, &replicas],
+        )
     }
 }
 
 impl Drop for ChartOperators {
     fn drop(&mut self) {
-        Self::replicas(2);
-        kubectl(&[
-            "-n",
-            SYSTEM,
-            "rollout",
-            "status",
-            "deployment",
-            "-l",
-            "app.kubernetes.io/name=perennial",
-            "--timeout=2m",
-        ]);
+        // A panic while another is under way would end the whole run.
+        let back = Self::replicas(2).and_then(|_| {
+            run(
+                "kubectl",
+                &[
+                    "-n",
+                    SYSTEM,
+                    "rollout",
+                    "status",
+                    "deployment",
+                    "-l",
+                    OPERATORS,
+                    "--timeout=2m",
+                ],
+            )
+        });
+        if let Err(error) = back {
+            println!("the chart's operators are not back: {error}");
+        }
     }
 }
 
@@ -107,18 +112,9 @@ impl Drop for ChartOperators {
 async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
     let bed = Bed::new("killed").await;
     let chart = ChartOperators;
-    ChartOperators::replicas(0);
+    ChartOperators::replicas(0).expect("the chart's operators can be stopped");
     let gone = eventually(MINUTE, || async {
-        let pods = kubectl(&[
-            "-n",
-            SYSTEM,
-            "get",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=perennial",
-            "-o",
-            "name",
-        ]);
+        let pods = kubectl(&["-n", SYSTEM, "get", "pods", "-l", OPERATORS, "-o", "name"]);
         pods.trim().is_empty().then_some(())
     });
     assert!(gone.await.is_some(), "the chart's operators do not stop");
