@@ -28,7 +28,12 @@ done
 
 [ -x target/cluster/testcluster ] || hack/cluster-build.sh
 # The whole workspace, so that features are resolved alike for all who build here and nothing is compiled twice.
-[ -z "$build" ] || cargo build --quiet --locked --profile ci --workspace --bins
+if [ -n "$build" ]; then
+	# On a terminal cargo shows how far it is.
+	quiet=(--quiet)
+	if [ -t 2 ]; then quiet=(); else echo "  compiling (some six minutes the first time, on two cores) ..." >&2; fi
+	cargo build "${quiet[@]}" --locked --profile ci --workspace --bins
+fi
 binaries=${CARGO_TARGET_DIR:-target}/ci
 certificates=/etc/ssl/certs/ca-certificates.crt
 [ -f "$certificates" ] || fail "$certificates is missing: install the package ca-certificates"
