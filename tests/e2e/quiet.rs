@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cluster::{Bed, SYSTEM, simulated};
+use super::cluster::{Bed, SYSTEM, eventually, kubectl, simulated};
 
 /// Seconds of rest: `E2E_QUIET_SECONDS`, 300 by default.
 fn rest() -> Duration {
@@ -21,7 +21,16 @@ async fn at_rest_the_operator_writes_nothing_but_its_lease() {
     let bed = Bed::new("quiet").await;
     bed.apply("model", simulated(1).await).await;
     bed.settled("model", Duration::from_secs(120)).await;
-    // The last status may be on its way.
+    // What other tests left is being removed, which the operator notes down, and the last status may be on its way.
+    let mine = bed.namespace.clone();
+    eventually(Duration::from_secs(180), || async {
+        let namespaces = kubectl(&["get", "namespaces", "-o", "name"]);
+        let others = namespaces
+            .lines()
+            .any(|one| one.starts_with("namespace/e2e-") && !one.ends_with(&mine));
+        (!others).then_some(())
+    })
+    .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let log = std::env::var("TESTCLUSTER_STATE").unwrap_or_else(|_| "/var/lib/testcluster".to_owned());
     let log = Path::new(&log).join("logs/audit.log");
