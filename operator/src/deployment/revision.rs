@@ -98,8 +98,6 @@ pub struct Revision {
     pub name: String,
     /// Place in the history.
     pub number: i64,
-    /// UID, for preconditions.
-    pub uid: Option<String>,
     /// What was frozen.
     pub frozen: Frozen,
     /// Whether it has ever served.
@@ -149,7 +147,6 @@ pub fn read(stored: &ControllerRevision) -> Result<Revision, Unreadable> {
         })
     });
     Ok(Revision {
-        uid: stored.uid(),
         number: stored.revision,
         served: stored.annotations().contains_key(SERVED_ANNOTATION),
         failed,
