@@ -64,3 +64,39 @@ pub struct Exchange<'a> {
     /// The request failed in the server.
     pub failed: bool,
 }
+
+use crate::signal::Signal;
+
+/// What is counted of one request.
+#[derive(Clone, Debug, Default)]
+pub struct Features {
+    /// Numbers.
+    pub numbers: [Option<f64>; 8],
+    /// Events.
+    pub events: [Option<bool>; 8],
+    /// Language.
+    pub language: Option<u8>,
+    /// Token.
+    pub token_bucket: Option<u16>,
+    /// RFF.
+    pub fourier: Option<Box<[i32; FOURIER]>>,
+    /// Who.
+    pub requester: Option<u64>,
+    /// What.
+    pub prompt_hash: Option<u64>,
+}
+
+impl Features {
+    /// Number.
+    pub fn number(&self, signal: Signal) -> Option<f64> {
+        crate::pane::layout::numeric()
+            .position(|s| s == signal)
+            .and_then(|i| self.numbers[i])
+    }
+    /// Event.
+    pub fn event(&self, signal: Signal) -> Option<bool> {
+        crate::pane::layout::rates()
+            .position(|s| s == signal)
+            .and_then(|i| self.events[i])
+    }
+}

@@ -1,0 +1,247 @@
+//! The evidence of all armed signals, and what it comes to together.
+
+use serde::{Deserialize, Serialize};
+
+use crate::baseline::{Baseline, Model, SignalBaseline};
+use crate::evidence::recursion::Line;
+use crate::evidence::{bernoulli, directional, dirichlet, fourier, log_sum};
+use crate::pane::Pane;
+use crate::policy::Policy;
+use crate::signal::Signal;
+use crate::tally::Tally;
+
+/// Lengths of blocks, in panes, on which shapes are compared: long ones see small changes, short ones see soon.
+pub const SCALES: [u32; 4] = [1, 4, 16, 64];
+
+/// Prior weights of a number's lines: the shifts', then the tails'.
+const NUMERIC_WEIGHTS: [f64; 10] = {
+    let (shifts, tails) = (directional::WEIGHTS, bernoulli::TAIL_WEIGHTS);
+    let mut weights = [0.0; 10];
+    let mut position = 0;
+    while position < weights.len() {
+        weights[position] = if position < shifts.len() {
+            shifts[position]
+        } else {
+            tails[position - shifts.len()]
+        };
+        position += 1;
+    }
+    weights
+};
+
+/// Blocks of one length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    pub(crate) panes: u32,
+    pub(crate) start: i64,
+    pub(crate) open: Tally,
+    pub(crate) line: Line,
+}
+
+/// Evidence of one signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalEvidence {
+    pub(crate) signal: Signal,
+    /// One for each shift, ratio or tail; none where a signal has no direction.
+    pub(crate) directional: Vec<Line>,
+    /// One for each of [`SCALES`]; none for rates.
+    pub(crate) omnibus: Vec<Block>,
+}
+
+/// Evidence of all armed signals.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    pub(crate) signals: Vec<SignalEvidence>,
+}
+
+/// The signals of a baseline that are armed: stable, and with a weight.
+pub fn armed<'a>(baseline: &'a Baseline, policy: &'a Policy) -> impl Iterator<Item = &'a SignalBaseline> + 'a {
+    baseline
+        .signals
+        .iter()
+        .filter(|signal| signal.stable && policy.weight(signal.signal) > 0.0)
+}
+
+impl SignalEvidence {
+    fn new(baseline: &SignalBaseline) -> Self {
+        let (directional, omnibus) = match &baseline.model {
+            Model::Numeric(model) if model.sigma > 0.0 => (NUMERIC_WEIGHTS.len(), SCALES.len()),
+            Model::Numeric(_) | Model::Categories(_) | Model::Embedding(_) => (0, SCALES.len()),
+            Model::Rate(_) => (bernoulli::RATIOS.len(), 0),
+        };
+        Self {
+            signal: baseline.signal,
+            directional: vec![Line::default(); directional],
+            omnibus: vec![Block::default(); omnibus],
+        }
+    }
+
+    fn update(&mut self, baseline: &SignalBaseline, tally: &Tally, start: i64) {
+        // Without a single value there is nothing to say: silence is no evidence either way.
+        if tally.count == 0 {
+            return;
+        }
+        match &baseline.model {
+            Model::Numeric(model) if model.sigma > 0.0 => {
+                let sum = model.standardised(tally);
+                let logs = directional::log_e(sum, tally.count as f64, &model.kappa, model.phi);
+                self.lines(&logs, start, tally);
+                if !model.tails.is_empty() {
+                    let (events, bounds) = model.tail(tally, &model.table.reference(tally));
+                    let ratios = &bernoulli::TAIL_RATIOS;
+                    let logs = bernoulli::log_e(events, tally.count as f64, bounds, ratios, model.table.phi);
+                    for (line, log_e) in self.directional[directional::SHIFTS.len()..].iter_mut().zip(logs) {
+                        line.update(log_e, start, tally);
+                    }
+                }
+            }
+            Model::Rate(model) => {
+                let (_, bounds, _) = model.reference(tally);
+                let events = tally.groups.first().copied().unwrap_or(0) as f64;
+                let logs = bernoulli::log_e(events, tally.count as f64, bounds, &bernoulli::RATIOS, model.phi);
+                self.lines(&logs, start, tally);
+            }
+            Model::Numeric(_) | Model::Categories(_) | Model::Embedding(_) => {}
+        }
+        for (block, length) in self.omnibus.iter_mut().zip(SCALES) {
+            if block.panes == 0 {
+                block.start = start;
+            }
+            block.panes += 1;
+            block.open.merge(tally);
+            if block.panes == length {
+                let open = std::mem::take(&mut block.open);
+                block.panes = 0;
+                block.line.update(shape(&baseline.model, &open), block.start, &open);
+            }
+        }
+    }
+
+    fn lines(&mut self, logs: &[f64], start: i64, tally: &Tally) {
+        for (line, log_e) in self.directional.iter_mut().zip(logs) {
+            line.update(*log_e, start, tally);
+        }
+    }
+
+    /// Directional lines with the logarithms of their prior weights.
+    fn weighted(&self) -> impl Iterator<Item = (f64, &Line)> + Clone {
+        let even = 1.0 / self.directional.len().max(1) as f64;
+        self.directional.iter().enumerate().map(move |(position, line)| {
+            let numeric = self.directional.len() == NUMERIC_WEIGHTS.len();
+            (libm::log(if numeric { NUMERIC_WEIGHTS[position] } else { even }), line)
+        })
+    }
+
+    fn log_directional(&self) -> f64 {
+        log_sum(self.weighted().map(|(weight, line)| weight + line.log_m))
+    }
+
+    /// Its own evidence against its own share of the threshold: comparable with the logarithm of the capacity.
+    pub(crate) fn log_evidence(&self) -> f64 {
+        let directional = if self.directional.is_empty() {
+            f64::NEG_INFINITY
+        } else {
+            self.log_directional() - libm::log(2.0)
+        };
+        let omnibus = self
+            .omnibus
+            .iter()
+            .zip(SCALES)
+            .map(|(block, length)| block.line.log_m - log_share(length));
+        omnibus.fold(directional, f64::max)
+    }
+
+    /// The line that says most: its change, and what was seen since.
+    pub(crate) fn winner(&self) -> Option<&Line> {
+        let blocks = self
+            .omnibus
+            .iter()
+            .zip(SCALES)
+            .map(|(block, length)| (block.line.log_m - log_share(length), &block.line));
+        let lines = self
+            .weighted()
+            .map(|(weight, line)| (line.log_m + weight - libm::log(2.0), line));
+        lines
+            .chain(blocks)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, line)| line)
+    }
+}
+
+/// Logarithm of 8 / w: what blocks of w panes have to reach for each unit of capacity.
+fn log_share(length: u32) -> f64 {
+    libm::log(8.0 / f64::from(length))
+}
+
+/// Logarithm of the e-value of a block's shape.
+fn shape(model: &Model, tally: &Tally) -> f64 {
+    match model {
+        Model::Numeric(model) => table(&model.table, tally),
+        Model::Categories(model) => table(model, tally),
+        Model::Embedding(model) => {
+            let (distance, scale) = model.distance(tally);
+            fourier::log_e(distance * scale, model.null())
+        }
+        Model::Rate(_) => 0.0,
+    }
+}
+
+fn table(table: &crate::baseline::numeric::Table, tally: &Tally) -> f64 {
+    dirichlet::log_e(&tally.group_counts(table.width()), &table.reference(tally), table.phi)
+}
+
+impl Watch {
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(baseline: &Baseline, policy: &Policy) -> Self {
+        Self {
+            signals: armed(baseline, policy).map(SignalEvidence::new).collect(),
+        }
+    }
+
+    /// What a pane says, for each armed signal.
+    pub(crate) fn tallies(baseline: &Baseline, policy: &Policy, pane: &Pane) -> Vec<Tally> {
+        let cell = baseline.season.cell(pane.start);
+        armed(baseline, policy)
+            .map(|signal| signal.tally(pane, cell).unwrap_or_default())
+            .collect()
+    }
+
+    /// Weighs the tallies of a joined pane that begins at `start`.
+    pub(crate) fn update(&mut self, baseline: &Baseline, policy: &Policy, tallies: &[Tally], start: i64) {
+        let signals = armed(baseline, policy).zip(tallies);
+        for (evidence, (signal, tally)) in self.signals.iter_mut().zip(signals) {
+            evidence.update(signal, tally, start);
+        }
+    }
+
+    /// The evidence of all signals together: an alarm when it reaches the logarithm of the capacity.
+    #[must_use]
+    pub fn log_evidence(&self, policy: &Policy) -> f64 {
+        let average = |members: Vec<(f64, f64)>| {
+            let weight: f64 = members.iter().map(|(weight, _)| weight).sum();
+            log_sum(members.iter().map(|(weight, log)| libm::log(*weight) + log)) - libm::log(weight)
+        };
+        let directional = self
+            .signals
+            .iter()
+            .filter(|signal| !signal.directional.is_empty())
+            .map(|signal| (policy.weight(signal.signal), signal.log_directional()));
+        let mut best = f64::NEG_INFINITY;
+        let directional: Vec<_> = directional.collect();
+        if !directional.is_empty() {
+            best = average(directional) - libm::log(2.0);
+        }
+        for (position, length) in SCALES.into_iter().enumerate() {
+            let blocks: Vec<_> = self
+                .signals
+                .iter()
+                .filter_map(|signal| Some((policy.weight(signal.signal), signal.omnibus.get(position)?.line.log_m)))
+                .collect();
+            if !blocks.is_empty() {
+                best = best.max(average(blocks) - log_share(length));
+            }
+        }
+        best
+    }
+}
