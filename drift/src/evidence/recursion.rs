@@ -30,7 +30,7 @@ impl Default for Line {
 
 impl Line {
     /// Takes the e-value of what was seen from `start` on.
-    pub(crate) fn update(&mut self, log_e: f64, start: i64, seen: &Tally) {
+    pub fn update(&mut self, log_e: f64, start: i64, seen: &Tally) {
         // ln(M + 1), for M from nothing to more than a float can hold.
         let plus_one = if self.log_m > 0.0 {
             self.log_m + libm::log1p(libm::exp(-self.log_m))

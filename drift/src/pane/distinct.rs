@@ -41,6 +41,10 @@ impl Distinct {
             .then_some("a count of distinct values has impossible registers")
     }
 
+    pub(crate) fn memory(&self) -> usize {
+        self.registers.len()
+    }
+
     /// About how many.
     #[must_use]
     pub fn estimate(&self) -> f64 {

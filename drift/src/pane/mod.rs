@@ -124,6 +124,22 @@ impl Pane {
         self.requests
     }
 
+    /// Bytes of memory that it takes, however many requests it counts.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let words: usize = self.numbers.iter().map(|histogram| histogram.bins.len()).sum::<usize>()
+            + self.languages.len()
+            + self.tokens.len()
+            + self.embedding.sums.len();
+        size_of::<Self>()
+            + 8 * words
+            + size_of::<Histogram>() * self.numbers.len()
+            + size_of::<Rate>() * self.rates.len()
+            + size_of::<requesters::Stratum>() * self.requesters.strata.len()
+            + self.distinct_requesters.memory()
+            + self.distinct_prompts.memory()
+    }
+
     /// About how many requesters, and how many prompts, were different.
     #[must_use]
     pub fn distinct(&self) -> (f64, f64) {

@@ -79,6 +79,19 @@ impl Default for Traffic {
     }
 }
 
+/// A request of which nothing is known.
+pub fn empty() -> Features {
+    Features {
+        numbers: [None; 8],
+        events: [None; 8],
+        language: None,
+        token_bucket: None,
+        fourier: None,
+        requester: None,
+        prompt_hash: None,
+    }
+}
+
 /// A topic's features: a fixed direction, with noise.
 fn fourier(random: &mut Random, topic: usize) -> Box<[i32; FOURIER]> {
     let mut values = Box::new([0; FOURIER]);
