@@ -131,7 +131,10 @@ fn a_full_queue_rejects_with_a_time_to_come_back() {
         },
     );
     let _first = engine.submit(request(0, 4, 100)).expect("accepted");
-    wait_until("the first runs", || engine.load().running == 1);
+    wait_until("the first runs and has left the queue", || {
+        let load = engine.load();
+        load.running == 1 && load.waiting == 0
+    });
     let _second = engine.submit(request(1, 4, 100)).expect("accepted");
     let _third = engine.submit(request(2, 4, 100)).expect("accepted");
     match engine.submit(request(3, 4, 100)) {
@@ -162,7 +165,10 @@ fn queued_tokens_are_bounded_too() {
         },
     );
     let _first = engine.submit(request(0, 4, 100)).expect("accepted");
-    wait_until("the first runs", || engine.load().running == 1);
+    wait_until("the first runs and has left the queue", || {
+        let load = engine.load();
+        load.running == 1 && load.waiting == 0
+    });
     let _second = engine.submit(request(1, 90, 10)).expect("accepted");
     assert!(matches!(
         engine.submit(request(2, 20, 10)),
