@@ -33,10 +33,22 @@ struct Stream {
 
 fn kind(name: &str) -> Stream {
     match name {
-        "embeddings" => Stream { signal: Signal::PromptEmbedding, pane_seconds: 300, season: Season::None },
+        "embeddings" => Stream {
+            signal: Signal::PromptEmbedding,
+            pane_seconds: 300,
+            season: Season::None,
+        },
         // 144 panes a day.
-        "daily" => Stream { signal: Signal::PromptTokens, pane_seconds: 600, season: Season::HourOfDay },
-        _ => Stream { signal: Signal::PromptTokens, pane_seconds: 300, season: Season::None },
+        "daily" => Stream {
+            signal: Signal::PromptTokens,
+            pane_seconds: 600,
+            season: Season::HourOfDay,
+        },
+        _ => Stream {
+            signal: Signal::PromptTokens,
+            pane_seconds: 300,
+            season: Season::None,
+        },
     }
 }
 
@@ -87,7 +99,11 @@ fn panes(features: impl Iterator<Item = Features>, from: i64, seconds: u32) -> V
     let mut panes: Vec<Pane> = Vec::new();
     for (position, features) in features.enumerate() {
         if position % 100 == 0 {
-            panes.push(Pane::new(&layout, from + i64::from(seconds) * panes.len() as i64, seconds));
+            panes.push(Pane::new(
+                &layout,
+                from + i64::from(seconds) * panes.len() as i64,
+                seconds,
+            ));
         }
         panes.last_mut().expect("there is one").add(&features);
     }
@@ -103,7 +119,10 @@ fn play(panes: &[Pane], baseline: &Baseline, policy: &Policy) -> Vec<u64> {
     let (mut alarms, mut requests) = (Vec::new(), 0);
     for pane in panes {
         requests += pane.requests();
-        let interval = Interval { start: pane.start(), pane: Some(pane.clone()) };
+        let interval = Interval {
+            start: pane.start(),
+            pane: Some(pane.clone()),
+        };
         state.step(&interval, None, baseline, policy).expect("a step is taken");
         if state.phase != Phase::Watching {
             alarms.push(requests);
@@ -115,14 +134,20 @@ fn play(panes: &[Pane], baseline: &Baseline, policy: &Policy) -> Vec<u64> {
 
 /// What the reference needs to decide likewise: bin edges before the transform, moments, cumulants, design effects.
 fn parameters(baseline: &Baseline, signal: Signal) -> Value {
-    let Some(signal) = baseline.signal(signal) else { return Value::Null };
+    let Some(signal) = baseline.signal(signal) else {
+        return Value::Null;
+    };
     match (&signal.model, signal.signal.kind()) {
         (Model::Numeric(model), Kind::Numeric(scale)) => {
             let edges: Vec<f64> = (1..model.table.groups.len())
                 .filter(|bin| model.table.groups[*bin] != model.table.groups[bin - 1])
                 .map(|bin| scale.raw(scale.low + (bin as f64 - 1.0) * scale.width()))
                 .collect();
-            let tail = perennial_drift::tally::Tally { count: 1, cells: vec![(0, 1)], ..Default::default() };
+            let tail = perennial_drift::tally::Tally {
+                count: 1,
+                cells: vec![(0, 1)],
+                ..Default::default()
+            };
             let (_, bounds) = model.tail(&tail, &model.table.reference(&tail));
             json!({
                 "edges": edges, "kappa": model.kappa, "mean": model.means[0], "sigma": model.sigma,
@@ -131,7 +156,9 @@ fn parameters(baseline: &Baseline, signal: Signal) -> Value {
                 "stable": signal.stable,
             })
         }
-        (Model::Embedding(model), _) => json!({"trace": model.trace, "trace_of_square": model.trace_of_square, "stable": signal.stable}),
+        (Model::Embedding(model), _) => {
+            json!({"trace": model.trace, "trace_of_square": model.trace_of_square, "stable": signal.stable})
+        }
         _ => Value::Null,
     }
 }
@@ -153,7 +180,11 @@ fn run_streams(folder: &Path, results: &mut Vec<Value>) {
                 });
                 panes(features, from, kind.pane_seconds)
             } else {
-                panes(numbers(&file(part)).into_iter().map(with_tokens), from, kind.pane_seconds)
+                panes(
+                    numbers(&file(part)).into_iter().map(with_tokens),
+                    from,
+                    kind.pane_seconds,
+                )
             }
         };
         let policy = policy(&kind, vec![Watched::new(kind.signal)]);
@@ -162,7 +193,11 @@ fn run_streams(folder: &Path, results: &mut Vec<Value>) {
         let stable = baseline.signal(kind.signal).is_some_and(|signal| signal.stable);
         // The day begins anew: a whole number of days may not have been learned.
         let from = baseline.to + (MONDAY - baseline.to).rem_euclid(86_400);
-        let alarms = if stable { play(&series("x", from), &baseline, &policy) } else { Vec::new() };
+        let alarms = if stable {
+            play(&series("x", from), &baseline, &policy)
+        } else {
+            Vec::new()
+        };
         let mut result = run.clone();
         result["kind"] = json!(name);
         result["reference_alarms"] = run["alarms"].clone();
@@ -170,7 +205,11 @@ fn run_streams(folder: &Path, results: &mut Vec<Value>) {
         result["frozen"] = parameters(&baseline, kind.signal);
         results.push(result);
     }
-    eprintln!("{}: {} runs", folder.display(), manifest["runs"].as_array().map_or(0, Vec::len));
+    eprintln!(
+        "{}: {} runs",
+        folder.display(),
+        manifest["runs"].as_array().map_or(0, Vec::len)
+    );
 }
 
 /// All signals, no change, `millions` of requests, against one baseline for each million.
@@ -186,7 +225,10 @@ fn null(millions: u64) -> Value {
         let panes = traffic.panes(&mut random, baseline.to, 10_000, 100);
         requests += panes.iter().map(Pane::requests).sum::<u64>();
         alarms += play(&panes, &baseline, &policy).len();
-        eprintln!("null: {requests} requests, {alarms} alarms, {:.0} s", began.elapsed().as_secs_f64());
+        eprintln!(
+            "null: {requests} requests, {alarms} alarms, {:.0} s",
+            began.elapsed().as_secs_f64()
+        );
     }
     json!({"requests": requests, "alarms": alarms, "signals": policy.signals.len(), "unstable_signals": unstable, "baselines": millions})
 }
@@ -200,7 +242,10 @@ fn main() {
             "--bench" => {}
             "--out" => out = arguments.next(),
             "--null" => {
-                let millions = arguments.next().and_then(|number| number.parse().ok()).expect("--null takes a number");
+                let millions = arguments
+                    .next()
+                    .and_then(|number| number.parse().ok())
+                    .expect("--null takes a number");
                 result["null"] = null(millions);
             }
             folder => folders.push(PathBuf::from(folder)),

@@ -12,7 +12,12 @@ use perennial_drift::pane::layout::Layout;
 use perennial_drift::signal::{Class, Signal};
 
 fn of(moved: &[Signal], probes: Probes) -> Cause {
-    cause(&Findings { moved, probes, mask: None, single_source: false })
+    cause(&Findings {
+        moved,
+        probes,
+        mask: None,
+        single_source: false,
+    })
 }
 
 #[test]
@@ -23,7 +28,11 @@ fn the_table() {
         (&[PromptTokens, OutputTokens], Probes::Same, Cause::InputDrift),
         (&[PromptTokens], Probes::Unknown, Cause::InputDrift),
         (&[OutputTokens], Probes::Changed, Cause::ServingRegression),
-        (&[PromptTokens, NegativeFeedback], Probes::Changed, Cause::ServingRegression),
+        (
+            &[PromptTokens, NegativeFeedback],
+            Probes::Changed,
+            Cause::ServingRegression,
+        ),
         (&[OutputTokens], Probes::Same, Cause::OutputShift),
         (&[OutputTokens], Probes::Unknown, Cause::Undetermined),
         (&[NegativeFeedback], Probes::Same, Cause::QualityDrop),
@@ -45,16 +54,27 @@ fn retraining_never_answers_a_regression_of_the_service() {
         if bits % 97 != 0 && bits.count_ones() > 2 {
             continue;
         }
-        let moved: Vec<Signal> =
-            (0..Signal::ALL.len()).filter(|bit| bits >> bit & 1 == 1).map(|bit| Signal::ALL[bit]).collect();
+        let moved: Vec<Signal> = (0..Signal::ALL.len())
+            .filter(|bit| bits >> bit & 1 == 1)
+            .map(|bit| Signal::ALL[bit])
+            .collect();
         for probes in [Probes::Unknown, Probes::Same, Probes::Changed] {
             for mask in [None, Some(Mask::Rollout), Some(Mask::WakeFromZero), Some(Mask::Gap)] {
                 for single_source in [false, true] {
-                    let findings = Findings { moved: &moved, probes, mask, single_source };
+                    let findings = Findings {
+                        moved: &moved,
+                        probes,
+                        mask,
+                        single_source,
+                    };
                     if cause(&findings).response() == Response::Retrain {
                         assert_ne!(probes, Probes::Changed);
                         assert_eq!(mask, None);
-                        assert!(moved.iter().any(|signal| matches!(signal.class(), Class::Input | Class::Quality)));
+                        assert!(
+                            moved
+                                .iter()
+                                .any(|signal| matches!(signal.class(), Class::Input | Class::Quality))
+                        );
                     }
                 }
             }
@@ -73,12 +93,22 @@ fn drifted(change: impl Fn(&Traffic, &mut Random, &mut Pane)) -> (Cause, Vec<Sig
         let start = baseline.to + 300 * position;
         let mut pane = Pane::new(&Layout::default(), start, 300);
         change(&traffic, &mut random, &mut pane);
-        let interval = Interval { start, pane: Some(pane) };
-        state.step(&interval, None, &baseline, &policy).expect("a step is taken");
+        let interval = Interval {
+            start,
+            pane: Some(pane),
+        };
+        state
+            .step(&interval, None, &baseline, &policy)
+            .expect("a step is taken");
         if state.phase == Phase::Drifted {
             let moved = moved_signals(&state, &policy);
             let single_source = single_source(&moved, &baseline, &state);
-            let findings = Findings { moved: &moved, probes: Probes::Same, mask: None, single_source };
+            let findings = Findings {
+                moved: &moved,
+                probes: Probes::Same,
+                mask: None,
+                single_source,
+            };
             return (cause(&findings), moved);
         }
     }
@@ -92,7 +122,10 @@ fn one_requester_alone_is_a_single_source() {
             pane.add(&traffic.request(random));
         }
         // A load test of one client: long prompts, all alike.
-        let test = Traffic { prompt: (7.0, 0.1), ..Traffic::default() };
+        let test = Traffic {
+            prompt: (7.0, 0.1),
+            ..Traffic::default()
+        };
         for _ in 0..60 {
             pane.add(&test.request_of(random, 4_711));
         }
@@ -106,7 +139,10 @@ fn the_same_change_of_many_requesters_is_input_drift() {
         for _ in 0..200 {
             pane.add(&traffic.request(random));
         }
-        let others = Traffic { prompt: (7.0, 0.1), ..Traffic::default() };
+        let others = Traffic {
+            prompt: (7.0, 0.1),
+            ..Traffic::default()
+        };
         for _ in 0..60 {
             pane.add(&others.request(random));
         }
@@ -117,14 +153,20 @@ fn the_same_change_of_many_requesters_is_input_drift() {
 #[test]
 fn answers_alone_are_an_output_shift_and_ratings_a_drop_of_quality() {
     let (cause, moved) = drifted(|_, random, pane| {
-        let traffic = Traffic { output: (5.3, 0.9), ..Traffic::default() };
+        let traffic = Traffic {
+            output: (5.3, 0.9),
+            ..Traffic::default()
+        };
         for _ in 0..200 {
             pane.add(&traffic.request(random));
         }
     });
     assert_eq!((cause, moved), (Cause::OutputShift, vec![Signal::OutputTokens]));
     let (cause, moved) = drifted(|_, random, pane| {
-        let traffic = Traffic { bad_ratings: 0.6, ..Traffic::default() };
+        let traffic = Traffic {
+            bad_ratings: 0.6,
+            ..Traffic::default()
+        };
         for _ in 0..200 {
             pane.add(&traffic.request(random));
         }

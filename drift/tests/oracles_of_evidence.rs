@@ -3,7 +3,7 @@
 use perennial_drift::evidence::bernoulli::{self, Bounds};
 use perennial_drift::evidence::fourier::Null;
 use perennial_drift::evidence::recursion::Line;
-use perennial_drift::evidence::{dirichlet, directional, fourier};
+use perennial_drift::evidence::{directional, dirichlet, fourier};
 use perennial_drift::math;
 use perennial_drift::tally::Tally;
 
@@ -13,7 +13,10 @@ fn close(got: f64, want: f64) {
 
 /// As many digits as the value is given with.
 fn close_to_twelve_digits(got: f64, want: f64) {
-    assert!((got - want).abs() <= 6e-13_f64.max(1e-11 * want.abs()), "{got} instead of {want}");
+    assert!(
+        (got - want).abs() <= 6e-13_f64.max(1e-11 * want.abs()),
+        "{got} instead of {want}"
+    );
 }
 
 #[test]
@@ -56,7 +59,11 @@ fn o12_directional_mixture_over_time() {
 #[test]
 fn o13_gamma_null() {
     let (mean, variance) = (0.62, 0.035);
-    for (statistic, want) in [(0.62, 0.459_857_392_002), (1.0, 0.034_559_228_190_1), (1.9, 1.702_614_236_31e-6)] {
+    for (statistic, want) in [
+        (0.62, 0.459_857_392_002),
+        (1.0, 0.034_559_228_190_1),
+        (1.9, 1.702_614_236_31e-6),
+    ] {
         close(math::gamma_sf(statistic, mean * mean / variance, variance / mean), want);
         let log_e = fourier::log_e(statistic, Null { mean, variance });
         close(log_e, math::mixture_calibrator(want).ln());
@@ -65,7 +72,10 @@ fn o13_gamma_null() {
 
 #[test]
 fn o13_bernoulli_mixture() {
-    let bounds = Bounds { lower: 0.03, upper: 0.03 };
+    let bounds = Bounds {
+        lower: 0.03,
+        upper: 0.03,
+    };
     for (events, want) in [(9.0, 9.027_907_448_78), (3.0, 0.648_537_541_362)] {
         let logs = bernoulli::log_e(events, 100.0, bounds, &bernoulli::RATIOS, 1.0);
         close(logs.iter().map(|log| log.exp()).sum::<f64>() / 4.0, want);
@@ -82,7 +92,10 @@ fn e_values_of_a_binomial_are_worth_one_on_average() {
         let logs = bernoulli::log_e(
             events.into(),
             trials.into(),
-            Bounds { lower: rate, upper: rate },
+            Bounds {
+                lower: rate,
+                upper: rate,
+            },
             &bernoulli::RATIOS,
             1.0,
         );

@@ -11,7 +11,11 @@ use proptest::prelude::*;
 
 fn requests(seed: u64, count: usize) -> Vec<Features> {
     let mut random = Random(seed);
-    let traffic = Traffic { german: 0.2, topic: 0.1, ..Traffic::default() };
+    let traffic = Traffic {
+        german: 0.2,
+        topic: 0.1,
+        ..Traffic::default()
+    };
     (0..count).map(|_| traffic.request(&mut random)).collect()
 }
 
@@ -28,7 +32,7 @@ fn bytes(pane: &Pane) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
     /// Any split over replicas, any order within them, any order of merging: the bytes of one process.
     #[test]
@@ -104,7 +108,11 @@ fn each_refusal_says_which_it_is() {
     assert!(matches!(decode(&good[..good.len() - 3]), EnvelopeError::Length { .. }));
     let mut newer = good.clone();
     newer[5] = 9;
-    assert!(matches!(decode(&newer), EnvelopeError::Newer { got: 9, known: 1, .. }), "{}", decode(&newer));
+    assert!(
+        matches!(decode(&newer), EnvelopeError::Newer { got: 9, known: 1, .. }),
+        "{}",
+        decode(&newer)
+    );
     let mut damaged = good.clone();
     damaged[100] ^= 1;
     assert!(matches!(decode(&damaged), EnvelopeError::Checksum("pane")));
@@ -127,7 +135,18 @@ fn a_pane_is_about_thirty_kibibytes_and_a_ring_of_them_below_three_mebibytes() {
 #[test]
 fn what_is_on_the_edge_of_a_scale_is_counted_once() {
     let mut pane = Pane::new(&Layout::default(), MONDAY, 300);
-    for value in [0.0, -0.0, 1e-320, 1.0, 1e300, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -5.0] {
+    for value in [
+        0.0,
+        -0.0,
+        1e-320,
+        1.0,
+        1e300,
+        f64::MAX,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        -5.0,
+    ] {
         let mut features = common::empty();
         features.numbers = [Some(value); 8];
         pane.add(&features);
