@@ -6,4 +6,5 @@
 
 pub mod classical;
 pub mod features;
+pub mod math;
 pub mod signal;
