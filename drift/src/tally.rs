@@ -18,22 +18,22 @@ pub struct Tally {
 impl Tally {
     /// Adds another one.
     pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         if self.groups.len() < other.groups.len() {
             self.groups.resize(other.groups.len(), 0);
         }
         for (into, from) in self.groups.iter_mut().zip(&other.groups) {
-            *into += from;
+            *into = into.saturating_add(*from);
         }
         if self.sums.len() < other.sums.len() {
             self.sums.resize(other.sums.len(), 0);
         }
         for (into, from) in self.sums.iter_mut().zip(&other.sums) {
-            *into += from;
+            *into = into.saturating_add(*from);
         }
         for (cell, count) in &other.cells {
             match self.cells.binary_search_by_key(cell, |(cell, _)| *cell) {
-                Ok(position) => self.cells[position].1 += count,
+                Ok(position) => self.cells[position].1 = self.cells[position].1.saturating_add(*count),
                 Err(position) => self.cells.insert(position, (*cell, *count)),
             }
         }

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::deployment::notice::Notice;
+use crate::deployment::observe::{Indexes, Kept};
 use crate::disposition::Disposition;
 use crate::index::Owner;
 
@@ -143,12 +144,13 @@ pub struct Writer {
     client: Client,
     recorder: Recorder,
     leads: Arc<AtomicBool>,
+    indexes: Indexes,
 }
 
 impl Writer {
-    /// A writer that is silent while `leads` is false.
+    /// A writer that is silent while `leads` is false, and tells the caches what it wrote.
     #[must_use]
-    pub fn new(client: Client, identity: &str, leads: Arc<AtomicBool>) -> Self {
+    pub fn new(client: Client, identity: &str, leads: Arc<AtomicBool>, indexes: Indexes) -> Self {
         let reporter = Reporter {
             controller: MANAGER.to_owned(),
             instance: Some(identity.to_owned()),
@@ -157,6 +159,7 @@ impl Writer {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             leads,
+            indexes,
         }
     }
 
@@ -233,7 +236,8 @@ impl Writer {
             .api::<K>(owner)
             .patch(&name, &parameters, &Patch::Apply(desired))
             .await;
-        result.map_err(|source| failure::<K>("apply", &name, source))?;
+        let written = result.map_err(|source| failure::<K>("apply", &name, source))?;
+        K::index(&self.indexes).wrote(written);
         tracing::info!(
             namespace = owner.namespace,
             name = owner.name,
@@ -297,7 +301,10 @@ impl Writer {
         };
         let result = api.patch(revision, &parameters, &Patch::Merge(&patch)).await;
         match result {
-            Ok(_) => Ok(()),
+            Ok(written) => {
+                self.indexes.revisions.wrote(written);
+                Ok(())
+            }
             // A record that somebody deleted cannot be marked, and must not keep the rest from being done.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(failure::<ControllerRevision>("mark", revision, source)),
@@ -368,12 +375,28 @@ impl Writer {
 
 /// What a child must be able to do.
 pub trait Child:
-    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Kept
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<K> Child for K where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Kept
+        + Send
+        + Sync
+        + 'static
 {
 }
 

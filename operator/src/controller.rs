@@ -20,7 +20,6 @@ use perennial_crds::conditions::Reason;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::Child;
 use crate::backoff::Backoff;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::{self, Shell, reconcile};
@@ -113,7 +112,7 @@ fn scoped<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
 
 /// Owners of whatever changed among the children.
 fn follow(client: &Client, namespace: Option<&str>, indexes: &Indexes) -> BoxStream<'static, Owner> {
-    fn bare<K: Child>(child: &mut K) {
+    fn bare<K: ResourceExt>(child: &mut K) {
         child.managed_fields_mut().clear();
     }
     let streams: Vec<BoxStream<'static, Owner>> = vec![

@@ -132,18 +132,27 @@ where
         }
     }
 
+    /// Keeps what a write of our own came back with, so that the next look does not write again what the watch has not
+    /// told yet.
+    pub fn wrote(&self, mut child: K) {
+        child.managed_fields_mut().clear();
+        self.keep(child);
+    }
+
     fn put(&self, mut child: K, slim: &impl Fn(&mut K)) -> Vec<Owner> {
         slim(&mut child);
-        let Some(owner) = self.owner(&child) else {
-            return Vec::new();
-        };
-        self.shared
-            .children
-            .write()
-            .entry(owner.clone())
-            .or_default()
-            .insert(child.name_any(), Arc::new(child));
-        vec![owner]
+        self.keep(child).into_iter().collect()
+    }
+
+    /// Keeps a child unless a newer state of it is known already.
+    fn keep(&self, child: K) -> Option<Owner> {
+        let owner = self.owner(&child)?;
+        let mut children = self.shared.children.write();
+        let siblings = children.entry(owner.clone()).or_default();
+        if !siblings.get(&child.name_any()).is_some_and(|known| is_newer(known.as_ref(), &child)) {
+            siblings.insert(child.name_any(), Arc::new(child));
+        }
+        Some(owner)
     }
 
     fn remove(&self, child: &K) -> Vec<Owner> {
@@ -152,7 +161,10 @@ where
         };
         let mut children = self.shared.children.write();
         if let Some(siblings) = children.get_mut(&owner) {
-            siblings.remove(&child.name_any());
+            // What was made again after this deletion stays.
+            if !siblings.get(&child.name_any()).is_some_and(|known| is_newer(known.as_ref(), child)) {
+                siblings.remove(&child.name_any());
+            }
             if siblings.is_empty() {
                 children.remove(&owner);
             }
@@ -161,8 +173,17 @@ where
     }
 
     /// After a new listing: whoever has a child now, or had one before, may have missed a change.
-    fn replace(&self, listing: Children<K>) -> Vec<Owner> {
+    fn replace(&self, mut listing: Children<K>) -> Vec<Owner> {
         let mut children = self.shared.children.write();
+        // A listing may be older than a write of our own.
+        for (owner, siblings) in &mut listing {
+            for (name, child) in siblings.iter_mut() {
+                let known = children.get(owner).and_then(|known| known.get(name));
+                if let Some(known) = known.filter(|known| is_newer(known.as_ref(), child.as_ref())) {
+                    *child = Arc::clone(known);
+                }
+            }
+        }
         let mut owners: Vec<Owner> = children.keys().chain(listing.keys()).cloned().collect();
         *children = listing;
         drop(children);
@@ -179,6 +200,13 @@ where
             name,
         })
     }
+}
+
+/// Whether one state of an object is newer than another. Resource versions are numbers that grow (Kubernetes 1.35 says so,
+/// etcd always did); where they are not, the watch's word is taken.
+fn is_newer<K: kube::Resource>(known: &K, than: &K) -> bool {
+    let version = |child: &K| child.meta().resource_version.as_deref()?.parse::<u64>().ok();
+    matches!((version(known), version(than)), (Some(known), Some(than)) if known > than)
 }
 
 #[cfg(test)]
@@ -226,6 +254,34 @@ mod tests {
             index.take(watcher::Event::Delete(child("one", "a")), &mut listing, &slim),
             vec![owner("a")]
         );
+        assert!(index.of(&owner("a")).is_empty());
+    }
+
+    fn at(version: &str) -> ConfigMap {
+        let mut child = child("one", "a");
+        child.metadata.resource_version = Some(version.to_owned());
+        child
+    }
+
+    #[test]
+    fn an_older_word_of_the_watch_does_not_undo_what_was_written() {
+        let index = Index::<ConfigMap>::default();
+        let version = || index.of(&owner("a"))[0].metadata.resource_version.clone();
+        let slim = |_: &mut ConfigMap| {};
+        let mut listing = HashMap::new();
+        index.wrote(at("100"));
+        // Also across a change of the number of digits.
+        for event in [watcher::Event::Apply(at("99")), watcher::Event::Delete(at("98"))] {
+            assert_eq!(index.take(event, &mut listing, &slim), vec![owner("a")]);
+            assert_eq!(version().as_deref(), Some("100"));
+        }
+        index.take(watcher::Event::Init, &mut listing, &slim);
+        index.take(watcher::Event::InitApply(at("97")), &mut listing, &slim);
+        index.take(watcher::Event::InitDone, &mut listing, &slim);
+        assert_eq!(version().as_deref(), Some("100"));
+        index.take(watcher::Event::Apply(at("101")), &mut listing, &slim);
+        assert_eq!(version().as_deref(), Some("101"));
+        index.take(watcher::Event::Delete(at("102")), &mut listing, &slim);
         assert!(index.of(&owner("a")).is_empty());
     }
 }

@@ -171,9 +171,10 @@ async fn lead(
     }
     let loading = LoadingReader::new().context("cannot set up the reader of pods' progress")?;
     let controllers = namespaces.into_iter().map(|namespace| {
+        let indexes = Indexes::default();
         let shell = Shell {
-            writer: Writer::new(client.clone(), &args.identity, Arc::clone(&leads)),
-            indexes: Indexes::default(),
+            writer: Writer::new(client.clone(), &args.identity, Arc::clone(&leads), indexes.clone()),
+            indexes,
             loading: loading.clone(),
             environment: Environment {
                 server_image: args.server_image.clone(),

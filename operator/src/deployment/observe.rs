@@ -52,6 +52,31 @@ impl Indexes {
     }
 }
 
+/// A kind of child that is written; knows its cache.
+pub trait Kept: Sized {
+    /// Its cache.
+    fn index(indexes: &Indexes) -> &Index<Self>;
+}
+
+macro_rules! kept {
+    ($($kind:ty: $index:ident),* $(,)?) => {$(
+        impl Kept for $kind {
+            fn index(indexes: &Indexes) -> &Index<Self> {
+                &indexes.$index
+            }
+        }
+    )*};
+}
+
+kept! {
+    ServiceAccount: service_accounts,
+    ControllerRevision: revisions,
+    Service: services,
+    PodDisruptionBudget: disruption_budgets,
+    Deployment: deployments,
+    Job: jobs,
+}
+
 /// Everything that belongs to one object, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Children {
