@@ -4,7 +4,28 @@
 //! and must know every language. So single characters, pairs within words and across their edges, and whole words are
 //! hashed with a sign into a few hundred sums (Weinberger et al. 2009), words with twice the weight. The signed square root of each sum damps what
 //! every text is full of, and the vector is brought to length 1. It speaks of language, register and vocabulary; it does
-//! not know that two words mean the same. What was measured, and against what, is in `examples/embedding.rs`.
+//! not know that two words mean the same.
+//!
+//! The recipe was chosen among about 290 combinations, tried one axis after the other and not all with all: n-grams of 1
+//! to 5, words of weight 0 to 4, marks kept or dropped, 128 to 1024 sums, damping per n-gram, per sum or none, bandwidths
+//! of 0.5 to 4. Short n-grams, damped sums and marks each gained; a bandwidth of 1 or more hardly mattered. 512 sums beat
+//! 256 on subjects within one register (by a fifth) and lost on registers (by a seventh); subjects decided. The texts are
+//! Debian's, cut into requests of 20 to 200 words, and the same for choosing and for the figures below.
+//!
+//! What `examples/texts.rs` prints: unbiased MMD^2 of a window in which a share of English prose (fortunes) is replaced,
+//! above its mean and in standard deviations without a shift, at 100, 300 and 1,000 requests:
+//!
+//! | replaced by | 5 % | 10 % | 20 % |
+//! |---|---|---|---|
+//! | a handbook in English | 0.0, 0.2, 0.5 | 0.3, 1.1, 3.0 | 1.8, 5.3, 14.4 |
+//! | manual pages | 0.0, 0.4, 1.2 | 0.7, 2.0, 6.3 | 3.4, 10.7, 28.7 |
+//! | licences | 0.0, 0.4, 1.4 | 0.6, 2.0, 6.8 | 3.4, 10.5, 29.5 |
+//! | source code | 0.1, 0.7, 2.0 | 1.4, 3.6, 11.1 | 6.3, 18.9, 51.0 |
+//! | German prose | 0.4, 1.1, 3.0 | 1.7, 4.4, 13.2 | 6.8, 20.5, 54.6 |
+//! | Chinese prose | 1.4, 4.1, 10.5 | 6.5, 15.6, 45.6 | 24.1, 70.0, 189.0 |
+//!
+//! Subjects in one register are much closer (measured while choosing, by a program like it): 20 % more fortunes on
+//! computers are at 4.7 among 1,000, on politics at 1.8.
 
 use super::cut;
 use super::hash::{GOLDEN, fold, mix};

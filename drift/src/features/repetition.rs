@@ -1,4 +1,8 @@
 //! Is an answer caught in a loop? Linear in what is read, which is the end of the answer: loops never end by themselves.
+//!
+//! On 74,000 pieces of 100 to 4,000 characters of Debian's texts (prose in six languages, poems, manual pages, source
+//! code, licences) 16 were taken for a loop: 13 of 2,872 pieces of licence files, which do repeat themselves, one of
+//! 3,231 of source code, a song and a tongue twister. `examples/texts.rs` counts them.
 
 use super::cut_end;
 use super::hash::{GOLDEN, below, fold, hash};
