@@ -39,7 +39,11 @@ fn the_corpus_is_accepted() {
             std::fs::create_dir_all(folder).expect("a folder");
             let payload = &bytes[HEADER..bytes.len() - CHECKSUM];
             std::fs::write(folder.join(name), [&[2 * kind], bytes.as_slice()].concat()).expect("is written");
-            std::fs::write(folder.join(format!("{name}-payload")), [&[2 * kind + 1], payload].concat()).expect("is written");
+            std::fs::write(
+                folder.join(format!("{name}-payload")),
+                [&[2 * kind + 1], payload].concat(),
+            )
+            .expect("is written");
         }
     }
 }

@@ -154,6 +154,10 @@ impl State {
     /// Before there is a baseline.
     #[must_use]
     pub fn learning(layout: &Layout, policy: &Policy, now: i64) -> Self {
+        Self::empty(layout.fingerprint(), policy, now)
+    }
+
+    fn empty(layout: u64, policy: &Policy, now: i64) -> Self {
         Self {
             phase: Phase::Learning,
             phase_since: now,
@@ -169,7 +173,7 @@ impl State {
             drifted: Vec::new(),
             recent: None,
             requesters: Requesters::default(),
-            layout: layout.fingerprint(),
+            layout,
         }
     }
 
@@ -180,8 +184,7 @@ impl State {
             phase: Phase::Watching,
             baseline: digest.to_owned(),
             watch: Watch::new(baseline, policy),
-            layout: baseline.layout,
-            ..Self::learning(&Layout::default(), policy, now)
+            ..Self::empty(baseline.layout, policy, now)
         }
     }
 

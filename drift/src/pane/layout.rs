@@ -1,7 +1,7 @@
 //! What panes of one kind have in common. Only panes of the same layout can be added.
 
 use crate::envelope;
-use crate::features::{FOURIER, LANGUAGES, TOKEN_BUCKETS};
+use crate::features::{FOURIER, LANGUAGES, Recipe, TOKEN_BUCKETS};
 use crate::signal::{Kind, Signal};
 
 /// Bins of a number's histogram between its scale's ends.
@@ -9,36 +9,50 @@ pub const BINS: usize = 128;
 /// Requesters are hashed into so many strata, to see whether one of them alone moved.
 pub const STRATA: usize = 16;
 
-/// The signals, their scales, and the encoder behind the embedding.
+/// The signals, their scales, and the recipe by which features are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    encoder: String,
+    recipe: String,
     fingerprint: u64,
 }
 
 impl Layout {
-    /// The layout with this encoder of prompts: [`Layout::NGRAMS`], or the name and digest of a model.
+    /// The layout of features made in this way, in any words that differ when features do. [`Layout::of`] has them for an
+    /// extractor.
     #[must_use]
-    pub fn new(encoder: &str) -> Self {
+    pub fn new(recipe: &str) -> Self {
         let mut text = format!(
-            "v1 encoder={encoder} bins={BINS} strata={STRATA} fourier={FOURIER} languages={LANGUAGES} tokens={TOKEN_BUCKETS}"
+            "v1 recipe={recipe} bins={BINS} strata={STRATA} fourier={FOURIER} languages={LANGUAGES} tokens={TOKEN_BUCKETS}"
         );
         for signal in Signal::ALL {
             text.push_str(&format!(" {signal:?}={:?}", signal.kind()));
         }
         Self {
-            encoder: encoder.to_owned(),
+            recipe: recipe.to_owned(),
             fingerprint: envelope::fingerprint(text.as_bytes()),
         }
     }
 
-    /// The encoder that needs no model: hashed character n-grams.
-    pub const NGRAMS: &'static str = "ngrams-v1";
-
-    /// The encoder of prompts.
+    /// The layout of what is extracted by this recipe: panes of other versions of a list or an encoder do not add.
     #[must_use]
-    pub fn encoder(&self) -> &str {
-        &self.encoder
+    pub fn of(recipe: &Recipe) -> Self {
+        let refusals: Vec<String> = recipe.refusals.iter().map(|list| format!("{list:?}")).collect();
+        Self::new(&format!(
+            "{:?} seed={:x} embedding={} fourier={} languages={} repetition={} refusals={}",
+            recipe.encoder,
+            recipe.seed,
+            recipe.embedding,
+            recipe.fourier,
+            recipe.languages,
+            recipe.repetition,
+            refusals.join(",")
+        ))
+    }
+
+    /// What features are made of.
+    #[must_use]
+    pub fn recipe(&self) -> &str {
+        &self.recipe
     }
 
     /// Equal for equal layouts; part of everything that is stored.
@@ -48,9 +62,10 @@ impl Layout {
     }
 }
 
+/// The layout of features that nothing was extracted from: of tests and synthetic streams.
 impl Default for Layout {
     fn default() -> Self {
-        Self::new(Self::NGRAMS)
+        Self::new("test")
     }
 }
 
