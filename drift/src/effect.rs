@@ -143,7 +143,9 @@ fn increase(model: &Rate, tally: &Tally) -> Effect {
 }
 
 fn mmd(model: &Embedding, tally: &Tally) -> Effect {
-    let (squared, scale) = model.distance(tally);
+    let (squared, size) = model.distance(tally);
+    let count = tally.count as f64;
+    let scale = count * size / (count + size).max(f64::MIN_POSITIVE);
     let estimate = squared - model.trace / scale;
     // No direction varies by more than the square root of the trace of the squared covariance.
     let largest = libm::sqrt(model.trace_of_square);

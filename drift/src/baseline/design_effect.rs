@@ -58,7 +58,7 @@ fn of_eigenvalue(sample: f64, dimensions: f64, degrees: f64) -> f64 {
 }
 
 /// Largest eigenvalue of `rows' rows`, by power iteration. Near ties are no harm: their eigenvalues are alike.
-fn top(rows: &[Vec<f64>]) -> f64 {
+pub(crate) fn top(rows: &[Vec<f64>]) -> f64 {
     let columns = rows[0].len();
     // Any start that is not orthogonal to the answer will do; this one is uneven on purpose.
     let mut vector: Vec<f64> = (0..columns)

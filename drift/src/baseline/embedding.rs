@@ -2,115 +2,102 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::design_effect;
 use crate::baseline::learn::{Sample, blocks};
-use crate::baseline::season;
-use crate::evidence::fourier::Null;
-use crate::features::{FOURIER, ONE};
+use crate::baseline::means::{Means, dot, excess, mean_of, own_means};
+use crate::evidence::fourier::{self, Null};
+use crate::features::FOURIER;
 use crate::tally::Tally;
 
 /// Panes of which the square of the covariance is computed; more cost time and change nothing that one would see.
 const MOST: usize = 512;
 
+/// The 99.5 % quantile of the normal distribution.
+const QUANTILE: f64 = 2.576;
+
 /// What is expected of the features' mean.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Embedding {
-    /// Mean by cell.
-    pub means: Vec<Vec<f64>>,
-    /// Requests that a cell's mean is worth.
-    pub sizes: Vec<f64>,
+    /// Of all panes.
+    pub whole: Means,
+    /// Of every other pane, and of the rest. A direction that was learned against the first half knows nothing of the
+    /// second half's error, and so cannot be led by it.
+    pub halves: [Means; 2],
     /// Trace of the covariance of one request's features, as panes show it: clustered traffic has a larger one.
     pub trace: f64,
     /// Trace of its square.
     pub trace_of_square: f64,
-}
-
-pub(crate) fn mean_of(tally: &Tally) -> Vec<f64> {
-    let count = tally.count.max(1) as f64 * ONE;
-    tally.sums.iter().map(|sum| *sum as f64 / count).collect()
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    /// Upper triangle of the covariance of one request's features, by rows, two standard errors larger than panes show it.
+    pub covariance: Vec<f32>,
+    /// How much more panes vary than independent requests would.
+    pub phi: f64,
+    /// How far a mean is from its reference when nothing has changed.
+    pub null: Null,
 }
 
 impl Embedding {
     pub(crate) fn learn(samples: &[Sample], cells: usize) -> Self {
-        let mut by_cell = vec![Tally::default(); cells];
-        let mut pooled = Tally::default();
-        for sample in samples {
-            by_cell[usize::from(sample.cell)].merge(&sample.tally);
-            pooled.merge(&sample.tally);
-        }
-        pooled.sums.resize(FOURIER, 0);
-        let all = mean_of(&pooled);
-        let counts: Vec<f64> = by_cell.iter().map(|cell| cell.count as f64).collect();
-        let own: Vec<Vec<f64>> = by_cell
-            .iter()
-            .map(|cell| if cell.count > 0 { mean_of(cell) } else { all.clone() })
-            .collect();
+        let (own, counts, all) = own_means(samples.iter(), cells);
         let used = counts.iter().filter(|count| **count > 0.0).count() as f64;
-        let units = blocks(samples, 1);
-        let residuals: Vec<Vec<f64>> = units
+        let residuals: Vec<Vec<f64>> = blocks(samples, 1)
             .iter()
             .map(|unit| {
-                let expected = mixture(&own, unit);
                 let weight = libm::sqrt(unit.count as f64);
-                mean_of(unit)
-                    .iter()
-                    .zip(&expected)
-                    .map(|(mean, expected)| weight * (mean - expected))
-                    .collect()
+                let expected = Means::mixture(&own, unit);
+                let pairs = mean_of(unit).into_iter().zip(expected);
+                pairs.map(|(mean, expected)| weight * (mean - expected)).collect()
             })
             .collect();
         let degrees = (residuals.len() as f64 - used).max(1.0);
         let trace = residuals.iter().map(|row| dot(row, row)).sum::<f64>() / degrees;
-        let between: f64 = own
-            .iter()
-            .zip(&counts)
-            .map(|(mean, count)| {
-                let apart: Vec<f64> = mean.iter().zip(&all).map(|(mean, all)| mean - all).collect();
-                count * dot(&apart, &apart)
-            })
-            .sum();
-        let excess = if used > 1.0 && trace > 0.0 {
-            between / trace / (used - 1.0)
-        } else {
-            1.0
+        let excess = excess(&own, &counts, &all, trace);
+        let half = |rest| {
+            Means::learn(
+                samples.iter().filter(move |sample| sample.unit % 2 == rest),
+                cells,
+                excess,
+            )
         };
-        let shares = season::shares(&counts, excess);
+        let scale = (1.0 + 2.0 * libm::sqrt(2.0 / degrees)) / degrees;
+        let covariance = covariance(&residuals, scale);
+        // Features have length one, so that this is what their variance is request by request.
+        let independent = (1.0 - dot(&all, &all)).max(f64::MIN_POSITIVE);
         Self {
-            means: own
-                .iter()
-                .zip(&shares)
-                .map(|(mean, share)| {
-                    let mix = |(mean, all): (&f64, &f64)| share.own * mean + (1.0 - share.own) * all;
-                    mean.iter().zip(&all).map(mix).collect()
-                })
-                .collect(),
-            sizes: shares.iter().map(|share| share.size).collect(),
+            whole: Means::learn(samples.iter(), cells, excess),
+            halves: [half(0), half(1)],
             trace,
             trace_of_square: trace_of_square(&residuals, used, trace),
+            phi: (trace / independent).max(1.0),
+            null: null(&residuals, &covariance, scale),
+            covariance: triangle(&covariance),
         }
     }
 
-    /// Expected mean for requests of these hours, and the requests that it is worth.
-    pub(crate) fn reference(&self, tally: &Tally) -> (Vec<f64>, f64) {
-        let variance: f64 = tally
-            .shares()
-            .map(|(cell, share)| {
-                share * share / self.sizes[usize::from(cell) % self.sizes.len()].max(f64::MIN_POSITIVE)
-            })
-            .sum();
-        (
-            mixture(&self.means, tally),
-            if variance > 0.0 { 1.0 / variance } else { 0.0 },
-        )
+    /// Variance of one request's features along a direction of length one.
+    #[must_use]
+    pub(crate) fn variance(&self, direction: &[f64]) -> f64 {
+        let mut rest = self.covariance.as_slice();
+        let mut sum = 0.0;
+        for (row, along) in direction.iter().enumerate() {
+            let Some((values, others)) = rest.split_at_checked(direction.len() - row) else {
+                break;
+            };
+            rest = others;
+            let mut products = values
+                .iter()
+                .zip(&direction[row..])
+                .map(|(value, other)| f64::from(*value) * other);
+            let own = products.next().unwrap_or(0.0);
+            // What is beside the diagonal stands for both sides of it.
+            sum += along * (own + 2.0 * products.sum::<f64>());
+        }
+        sum
     }
 
-    /// Squared distance of the mean from the expected one, and the number `n m / (n + m)` to scale it by.
+    /// Squared distance of the mean from the expected one, and the requests that the expected one is worth.
     #[must_use]
     pub fn distance(&self, tally: &Tally) -> (f64, f64) {
-        let (expected, size) = self.reference(tally);
+        let (expected, size) = self.whole.reference(tally);
         let apart: Vec<f64> = mean_of(tally)
             .iter()
             .zip(&expected)
@@ -122,25 +109,43 @@ impl Embedding {
             count * size / (count + size).max(f64::MIN_POSITIVE),
         )
     }
-
-    /// Mean and variance of the scaled distance when nothing has changed.
-    #[must_use]
-    pub fn null(&self) -> Null {
-        Null {
-            mean: self.trace,
-            variance: 2.0 * self.trace_of_square,
-        }
-    }
 }
 
-fn mixture(means: &[Vec<f64>], tally: &Tally) -> Vec<f64> {
-    let mut mixed = vec![0.0; FOURIER];
-    for (cell, share) in tally.shares() {
-        for (sum, mean) in mixed.iter_mut().zip(&means[usize::from(cell) % means.len()]) {
-            *sum += share * mean;
+/// Sum of the residuals' products, times this.
+fn covariance(residuals: &[Vec<f64>], scale: f64) -> Vec<f64> {
+    let mut covariance = vec![0.0; FOURIER * FOURIER];
+    for residual in residuals {
+        for (row, value) in covariance.chunks_exact_mut(FOURIER).zip(residual) {
+            let factor = scale * value;
+            row.iter_mut()
+                .zip(residual)
+                .for_each(|(sum, other)| *sum += factor * other);
         }
     }
-    mixed
+    covariance
+}
+
+fn triangle(matrix: &[f64]) -> Vec<f32> {
+    matrix
+        .chunks_exact(FOURIER)
+        .enumerate()
+        .flat_map(|(row, values)| values[row..].iter().map(|value| *value as f32))
+        .collect()
+}
+
+fn null(residuals: &[Vec<f64>], covariance: &[f64], scale: f64) -> Null {
+    let largest = scale * design_effect::top(residuals);
+    let trace: f64 = (0..FOURIER).map(|index| covariance[index * FOURIER + index]).sum();
+    let squared: f64 = covariance.iter().map(|value| value * value).sum();
+    Null {
+        largest,
+        kappa: if largest > 0.0 {
+            fourier::kappa(covariance, FOURIER, largest)
+        } else {
+            [0.0; 5]
+        },
+        error: trace + QUANTILE * libm::sqrt(2.0 * squared),
+    }
 }
 
 /// Without the bias that a sample's covariance has in its square (as in Ledoit and Wolf, 2002).

@@ -7,6 +7,7 @@ pub(crate) mod design_effect;
 pub mod embedding;
 pub(crate) mod groups;
 pub(crate) mod learn;
+pub mod means;
 pub mod numeric;
 pub(crate) mod possible;
 pub mod rate;

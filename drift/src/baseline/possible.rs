@@ -1,6 +1,7 @@
 //! What a baseline from elsewhere must hold to before it is used.
 
 use crate::baseline::embedding::Embedding;
+use crate::baseline::means::Means;
 use crate::baseline::numeric::{Numeric, Table};
 use crate::baseline::{Baseline, Model, SignalBaseline};
 use crate::features::FOURIER;
@@ -92,14 +93,23 @@ impl Numeric {
 
 impl Embedding {
     fn possible(&self, cells: usize) -> bool {
-        self.means.len() == cells
-            && self.means.iter().all(|mean| mean.len() == FOURIER && sensible(mean))
-            && self.sizes.len() == cells
-            && sensible(&self.sizes)
-            && self.sizes.iter().all(|size| *size >= 0.0)
+        let possible = |means: &Means| {
+            means.by_cell.len() == cells
+                && means.by_cell.iter().all(|mean| mean.len() == FOURIER && sensible(mean))
+                && means.sizes.len() == cells
+                && sensible(&means.sizes)
+                && means.sizes.iter().all(|size| *size >= 0.0)
+        };
+        possible(&self.whole)
+            && self.halves.iter().all(possible)
             && self.trace.is_finite()
             && self.trace > 0.0
             && self.trace_of_square.is_finite()
             && self.trace_of_square > 0.0
+            && self.covariance.len() == FOURIER * (FOURIER + 1) / 2
+            && self.covariance.iter().all(|value| value.is_finite())
+            && at_least_one(self.phi)
+            && sensible(&self.null.kappa)
+            && sensible(&[self.null.largest, self.null.error])
     }
 }

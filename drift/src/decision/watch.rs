@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::baseline::embedding::Embedding;
+use crate::baseline::means::{dot, mean_of};
 use crate::baseline::{Baseline, Model, SignalBaseline};
 use crate::evidence::recursion::Line;
-use crate::evidence::{bernoulli, directional, dirichlet, fourier, log_sum};
+use crate::evidence::{bennett, bernoulli, directional, dirichlet, fourier, log_sum};
 use crate::pane::Pane;
 use crate::policy::Policy;
 use crate::signal::Signal;
@@ -12,6 +14,9 @@ use crate::tally::Tally;
 
 /// Lengths of blocks, in panes, on which shapes are compared: long ones see small changes, short ones see soon.
 pub const SCALES: [u32; 4] = [1, 4, 16, 64];
+
+/// Standard errors that the judging half of a baseline may be off along a direction: 99.95 %.
+const MARGIN: f64 = 3.29;
 
 /// Prior weights of a number's lines: the shifts', then the tails'.
 const NUMERIC_WEIGHTS: [f64; 10] = {
@@ -38,12 +43,20 @@ pub struct Block {
     pub(crate) line: Line,
 }
 
+/// Where an embedding's mean seems to go, by the panes so far; older ones fade.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Direction {
+    pub(crate) sum: Vec<f64>,
+}
+
 /// Evidence of one signal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SignalEvidence {
     pub(crate) signal: Signal,
     /// One for each shift, ratio or tail; none where a signal has no direction.
     pub(crate) directional: Vec<Line>,
+    /// One for each horizon; only of embeddings.
+    pub(crate) directions: Vec<Direction>,
     /// One for each of [`SCALES`]; none for rates.
     pub(crate) omnibus: Vec<Block>,
 }
@@ -64,14 +77,20 @@ pub fn armed<'a>(baseline: &'a Baseline, policy: &'a Policy) -> impl Iterator<It
 
 impl SignalEvidence {
     fn new(baseline: &SignalBaseline) -> Self {
+        let learned = bennett::HORIZONS.len() * bennett::BETS.len();
         let (directional, omnibus) = match &baseline.model {
             Model::Numeric(model) if model.sigma > 0.0 => (NUMERIC_WEIGHTS.len(), SCALES.len()),
-            Model::Numeric(_) | Model::Categories(_) | Model::Embedding(_) => (0, SCALES.len()),
+            Model::Numeric(_) | Model::Categories(_) => (0, SCALES.len()),
+            Model::Embedding(_) => (learned, SCALES.len()),
             Model::Rate(_) => (bernoulli::RATIOS.len(), 0),
         };
         Self {
             signal: baseline.signal,
             directional: vec![Line::default(); directional],
+            directions: match &baseline.model {
+                Model::Embedding(_) => vec![Direction::default(); bennett::HORIZONS.len()],
+                _ => Vec::new(),
+            },
             omnibus: vec![Block::default(); omnibus],
         }
     }
@@ -101,7 +120,8 @@ impl SignalEvidence {
                 let logs = bernoulli::log_e(events, tally.count as f64, bounds, &bernoulli::RATIOS, model.phi);
                 self.lines(&logs, start, tally);
             }
-            Model::Numeric(_) | Model::Categories(_) | Model::Embedding(_) => {}
+            Model::Embedding(model) => self.along_learned_directions(model, tally, start),
+            Model::Numeric(_) | Model::Categories(_) => {}
         }
         for (block, length) in self.omnibus.iter_mut().zip(SCALES) {
             if block.panes == 0 {
@@ -113,6 +133,38 @@ impl SignalEvidence {
                 let open = std::mem::take(&mut block.open);
                 block.panes = 0;
                 block.line.update(shape(&baseline.model, &open), block.start, &open);
+            }
+        }
+    }
+
+    /// Bets on the directions of the panes before, then learns from this one.
+    fn along_learned_directions(&mut self, model: &Embedding, tally: &Tally, start: i64) {
+        let [(first, size), (second, other_size)] =
+            [&model.halves[0], &model.halves[1]].map(|half| half.reference(tally));
+        if size <= 0.0 || other_size <= 0.0 {
+            return;
+        }
+        let mean = mean_of(tally);
+        let apart = |from: &[f64]| -> Vec<f64> { mean.iter().zip(from).map(|(mean, from)| mean - from).collect() };
+        let (to_learn, to_judge) = (apart(&first), apart(&second));
+        let count = tally.count as f64;
+        let lines = self.directional.chunks_mut(bennett::BETS.len());
+        for ((direction, lines), horizon) in self.directions.iter_mut().zip(lines).zip(bennett::HORIZONS) {
+            let length = libm::sqrt(dot(&direction.sum, &direction.sum));
+            if length > 0.0 {
+                let along: Vec<f64> = direction.sum.iter().map(|value| value / length).collect();
+                let variance = model.variance(&along);
+                let margin = MARGIN * libm::sqrt(variance / other_size);
+                // Features have length one: none reaches further along a direction of length one.
+                let bound = model.phi * (1.0 - dot(&along, &second) + margin);
+                let logs = bennett::log_e(dot(&along, &to_judge), count, variance, bound, margin);
+                for (line, log_e) in lines.iter_mut().zip(logs) {
+                    line.update(log_e, start, tally);
+                }
+            }
+            direction.sum.resize(mean.len(), 0.0);
+            for (sum, value) in direction.sum.iter_mut().zip(&to_learn) {
+                *sum = *sum * (1.0 - 1.0 / horizon) + count * value;
             }
         }
     }
@@ -179,8 +231,8 @@ fn shape(model: &Model, tally: &Tally) -> f64 {
         Model::Numeric(model) => table(&model.table, tally),
         Model::Categories(model) => table(model, tally),
         Model::Embedding(model) => {
-            let (distance, scale) = model.distance(tally);
-            fourier::log_e(distance * scale, model.null())
+            let (squared, size) = model.distance(tally);
+            fourier::log_e(squared, tally.count as f64, size, &model.null)
         }
         Model::Rate(_) => 0.0,
     }

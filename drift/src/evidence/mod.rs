@@ -3,6 +3,7 @@
 //! Each function gives the logarithm of an e-value: under the baseline its expectation is at most one, whatever came
 //! before. [`recursion`] adds them up over time (the Shiryaev-Roberts form of Shin, Ramdas and Rinaldo, 2024).
 
+pub mod bennett;
 pub mod bernoulli;
 pub mod directional;
 pub mod dirichlet;
