@@ -155,6 +155,9 @@ def phi_of_sums(sums, n):
 # Detection
 
 
+FAMILIES = ("omnibus", "directional")
+
+
 def deciles(reference):
     return np.unique(np.quantile(reference, np.linspace(0, 1, CELLS + 1)[1:-1]))
 
@@ -174,7 +177,7 @@ def blocks(panes, width):
 
 
 def run(omnibus, directional, c):
-    """Positions, in requests, of the alarms. omnibus: e-values of the blocks of each scale; directional: (theta, pane)."""
+    """Requests seen at each alarm. omnibus: e-values of the blocks of each scale; directional: (theta, pane)."""
     scores, mean = dict.fromkeys(omnibus, 0.0), np.zeros(len(directional))
     alarms, since = [], 0
     panes = directional.shape[1] if len(directional) else len(omnibus[1])
@@ -194,9 +197,7 @@ def run(omnibus, directional, c):
     return alarms
 
 
-def detect(
-    ref, x, c=C_DEFAULT, phi_omnibus=1.0, phi_directional=1.0, edges=None, kappa=None, families=("omnibus", "directional")
-):
+def detect(ref, x, c=C_DEFAULT, phi_omnibus=1.0, phi_directional=1.0, edges=None, kappa=None, families=FAMILIES):
     """Alarms of one signal of counts (tokens). ref: baseline; x: what came after it; edges: the deciles when absent."""
     edges = deciles(ref) if edges is None else np.asarray(edges, float)
     reference = histograms(ref, edges, pane=1).sum(0)
@@ -228,8 +229,8 @@ def design_effects(ref, edges=None):
 def detect_seasonal(ref, ref_cells, x, x_cells, c=C_DEFAULT, phi_omnibus=1.0, phi_directional=1.0, edges=None):
     """As detect, against a baseline by hour of the day. *_cells: the hour of each pane of ref and of x.
 
-    A block over several hours is compared with the mixture of their cells, each with its share of the block's panes; the
-    mixture counts as many requests as one baseline of its precision would: 1 / sum(share^2 / requests of the cell).
+    A block over several hours is compared with the mixture of their cells, each with its share of the block's panes;
+    the mixture counts as many requests as one baseline of its precision: 1 / sum(share^2 / requests of the cell).
     """
     edges = deciles(ref) if edges is None else np.asarray(edges, float)
     ref_cells, x_cells = np.asarray(ref_cells), np.asarray(x_cells)

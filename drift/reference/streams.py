@@ -9,9 +9,9 @@ header: f64 token counts, or for embeddings f32 vectors one after the other. man
       "ref": "plus-0.25-sigma-0.ref", "x": "...", "ref_count": 20000, "x_count": 50000, "dimensions": 1,
       "change_at": 10000, "alarms": [...]}]}
 
-change_at is the number of requests of x before the change, null without one; "alarms" (with --with-alarms) are the numbers of
-requests seen when detector.py alarmed, with the parameters that the manifest and the run name; "alarms_without_phi" and
-"alarms_without_hours" show what these parameters are for. --runs: of each scenario.
+change_at is the number of requests of x before the change, null without one; "alarms" (with --with-alarms) are the
+numbers of requests seen when detector.py alarmed, with the parameters that the manifest and the run name;
+"alarms_without_phi" and "alarms_without_hours" show what these parameters are for. --runs: of each scenario.
 
 standard    30 runs of the null and of five changes
 clustered   sessions of ten requests with a common user effect; phi as the baseline shows it
@@ -98,7 +98,11 @@ def embeddings(run, c):
 # kind: (its runs, how many by default, what the manifest says of all of them)
 KINDS = {
     "standard": (standard, 30, {"phi_omnibus": 1.0, "phi_directional": 1.0, "edges": "deciles", "scale": "ln(1 + x)"}),
-    "clustered": (clustered, 10, {"session": detector.SESSION, "icc": detector.ICC, "edges": "deciles", "scale": "ln(1 + x)"}),
+    "clustered": (
+        clustered,
+        10,
+        {"session": detector.SESSION, "icc": detector.ICC, "edges": "deciles", "scale": "ln(1 + x)"},
+    ),
     "daily": (
         daily,
         6,
@@ -110,7 +114,11 @@ KINDS = {
             "scale": "ln(1 + x)",
         },
     ),
-    "embeddings": (embeddings, 15, {"frequencies": 128, "frequencies_seed": 20_000, "kernel": "Gaussian, median distance"}),
+    "embeddings": (
+        embeddings,
+        15,
+        {"frequencies": 128, "frequencies_seed": 20_000, "kernel": "Gaussian, as wide as the median distance"},
+    ),
 }
 
 

@@ -62,7 +62,11 @@ def test_o8_calibrator():
     for p, expected in cases.items():
         close(float(detector.mixture_calibrator(p)), expected)
     # The series meets the formula where it takes over.
-    close(float(detector.mixture_calibrator(np.exp(-0.99999e-3))), float(detector.mixture_calibrator(np.exp(-1.00001e-3))), 1e-7)
+    close(
+        float(detector.mixture_calibrator(np.exp(-0.99999e-3))),
+        float(detector.mixture_calibrator(np.exp(-1.00001e-3))),
+        1e-7,
+    )
 
 
 def test_o10_shiryaev_roberts():

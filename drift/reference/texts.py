@@ -1,27 +1,27 @@
-"""Makes streams of requests with real texts, for the drift detector: English traffic into which something else is mixed.
+"""Makes streams of requests with real texts for the drift detector: English, into which something else is mixed.
 
     drift/reference/run.sh texts.py CACHE OUT             five seeds: baseline and control of each, shifts of the first
     drift/reference/run.sh texts.py CACHE OUT --small     one seed, a few MB: for tests and examples
     drift/reference/run.sh texts.py CACHE --count         how many chunks there are, and nothing else
 
-The texts are those of Debian packages, which are downloaded with apt-get (not installed; no root needed) and unpacked into
-CACHE, a folder outside the repository. Needs apt-get and dpkg, and a run of `apt-get update` before.
+The texts are those of Debian packages, which are downloaded with apt-get (not installed; no root needed) and unpacked
+into CACHE, a folder outside the repository. Needs apt-get and dpkg, and a run of `apt-get update` before.
 
-A chunk is 20 to 150 words of a paragraph, or of short ones that follow each other. A baseline and the later file beside
-it have no chunk in common and none twice: later traffic is new text of the same sources. A file with a shift is the control
-of its seed with some requests exchanged. A line is one request:
+A chunk is 20 to 150 words of a paragraph, or of short ones that follow each other. A baseline and a later file of its
+seed have no chunk in common and none twice: later traffic is new text of the same sources. A file with a shift is the
+control of its seed with some requests exchanged. A line is one request:
 
     {"id": "...", "created": 1760000000.0, "request": {"messages": [{"role": "user", "content": "..."}]},
      "response": {"choices": [{"message": {"role": "assistant", "content": "..."}, "finish_reason": "stop"}],
                   "usage": {"prompt_tokens": n, "completion_tokens": n}}}
 
-No model is involved. Tokens are words x 1.3, rounded, for any language. Answers are beginnings of English chunks that are
-no prompt of any stream, drawn without regard to the prompt: what is answered never drifts here. One answer in fifty is
-cut off ("length").
+No model is involved. Tokens are words x 1.3, rounded, in any language. Answers are beginnings of English chunks that
+are no prompt of any stream, drawn without regard to the prompt: what is answered never drifts here. One answer in fifty
+is cut off ("length").
 
-Requests come at a rate that swings by 60 % over the day. The baseline takes seven days; what comes later goes on where it
-ended, at the same rate. From the request `change_at` of the later file on (manifest.json), counted from 0, each is of the other
-source with the probability `share`.
+Requests come at a rate that swings by 60 % over the day. The baseline takes seven days; what comes later goes on where
+it ended, at the same rate. From the request `change_at` of the later file on (manifest.json), counted from 0, each is
+of the other source with the probability `share`.
 """
 
 import argparse
@@ -269,7 +269,8 @@ def streams(out, pools, seed, size, shifts):
         exchanged = exchanged[exchanged >= change_at]
         pool = pools[shift]
         if len(exchanged) > len(pool):
-            print(f"{shift} at {share:.0%}: {len(exchanged)} chunks are needed, there are {len(pool)}; left out", file=sys.stderr)
+            missing = f"{len(exchanged)} chunks are needed, there are {len(pool)}"
+            print(f"{shift} at {share:.0%} is left out: {missing}", file=sys.stderr)
             continue
         prompts = english[baseline:]
         for place, index in zip(exchanged, drawn.permutation(len(pool)), strict=False):
