@@ -7,7 +7,9 @@
 source "$(dirname "$0")/../../hack/lib.sh"
 
 folder=$root/drift/reference
-[ $# -gt 0 ] && [ -f "$folder/$1" ] || fail "usage: drift/reference/run.sh SCRIPT.py [ARGUMENT...], a script of drift/reference"
+if [ $# -eq 0 ] || [ ! -f "$folder/$1" ]; then
+	fail "usage: drift/reference/run.sh SCRIPT.py [ARGUMENT...], with a script of $folder"
+fi
 script=$folder/$1
 shift
 
