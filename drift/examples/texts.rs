@@ -1,5 +1,5 @@
 //! What the features make of real text: false alarms of refusals and loops, languages told, and how far apart windows of
-//! other texts are from English prose. `reference/texts.py FOLDER` fetches the text; then
+//! other texts are from English prose. `reference/feature_texts.py FOLDER` fetches the text; then
 //!
 //! ```sh
 //! cargo run --release -p perennial-drift --example texts -- FOLDER
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 type Corpora = BTreeMap<String, Vec<String>>;
 
 fn main() {
-    let folder = std::env::args().nth(1).expect("the folder of reference/texts.py");
+    let folder = std::env::args().nth(1).expect("the folder of reference/feature_texts.py");
     let corpora = read(&folder);
     false_alarms(&corpora);
     languages(&corpora);
