@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 type Corpora = BTreeMap<String, Vec<String>>;
 
 fn main() {
-    let folder = std::env::args().nth(1).expect("the folder of reference/feature_texts.py");
+    let folder = std::env::args()
+        .nth(1)
+        .expect("the folder of reference/feature_texts.py");
     let corpora = read(&folder);
     false_alarms(&corpora);
     languages(&corpora);
