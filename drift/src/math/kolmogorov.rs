@@ -16,12 +16,7 @@ pub fn kolmogorov_sf(x: f64) -> f64 {
         return 1.0;
     }
     if x < 0.8 {
-        let base = -PI * PI / (8.0 * x * x);
-        let sum: f64 = (0..6)
-            .rev()
-            .map(|k| libm::exp(base * f64::from((2 * k + 1) * (2 * k + 1))))
-            .sum();
-        return 1.0 - (2.0 * PI).sqrt() / x * sum;
+        return 1.0 - lower_tail(x);
     }
     let base = -2.0 * x * x;
     let sum: f64 = (1..=8)
@@ -47,5 +42,22 @@ pub fn kolmogorov_isf(probability: f64) -> f64 {
         return 0.0;
     }
     // Beyond 20 the tail is smaller than any float.
-    last_where(0.0, 20.0, |x| kolmogorov_sf(x) >= probability)
+    last_where(0.0, 20.0, |x| {
+        // One minus a small lower tail would lose its digits.
+        if x < 0.8 {
+            lower_tail(x) <= 1.0 - probability
+        } else {
+            kolmogorov_sf(x) >= probability
+        }
+    })
+}
+
+/// `P(K <= x)` for `0 < x < 0.8`.
+fn lower_tail(x: f64) -> f64 {
+    let base = -PI * PI / (8.0 * x * x);
+    let sum: f64 = (0..6)
+        .rev()
+        .map(|k| libm::exp(base * f64::from((2 * k + 1) * (2 * k + 1))))
+        .sum();
+    (2.0 * PI).sqrt() / x * sum
 }

@@ -1,1 +1,0 @@
-//! The statistics that other tools decide by.
