@@ -1,4 +1,21 @@
 //! What one request and its answer were, in numbers. Pure functions; no text leaves them.
+//!
+//! An [`Extractor`] is made once and shared; [`Extractor::features`] takes an [`Exchange`] and returns [`Features`]. The
+//! same exchange gives the same features on every machine, so that replicas agree; what they depend on has a
+//! [`Recipe`], and features of two recipes must not be counted together.
+
+pub mod embedding;
+mod extractor;
+pub mod fourier;
+mod hash;
+pub mod json;
+pub mod language;
+mod numbers;
+pub mod refusal;
+pub mod repetition;
+
+pub use extractor::{Encoder, Extractor, Recipe};
+pub use numbers::{Features, NUMERIC, RATES};
 
 /// Categories of languages: those of [`language`] and one for what cannot be told.
 pub const LANGUAGES: usize = 72;
@@ -35,9 +52,13 @@ pub struct Exchange<'a> {
     pub prompt: Option<&'a str>,
     /// Tokens of the whole prompt, template included.
     pub prompt_tokens: Option<u32>,
+    /// Characters that `prompt_tokens` stand for: of the whole conversation, not only of `prompt`. Without it those of
+    /// `prompt` are taken, which is right only for requests of one message.
+    pub prompt_characters: Option<u32>,
     /// Token ids of the prompt.
     pub prompt_token_ids: Option<&'a [u32]>,
-    /// An embedding of the prompt by an encoder that is not the served model; without it the prompt's n-grams serve.
+    /// An embedding of the prompt by an encoder that is not the served model; read only by an extractor that was made
+    /// for it ([`Encoder::External`]).
     pub embedding: Option<&'a [f32]>,
     /// Mean negative log-probability of the prompt's tokens, nats.
     pub prompt_perplexity: Option<f64>,
@@ -65,38 +86,13 @@ pub struct Exchange<'a> {
     pub failed: bool,
 }
 
-use crate::signal::Signal;
-
-/// What is counted of one request.
-#[derive(Clone, Debug, Default)]
-pub struct Features {
-    /// Numbers.
-    pub numbers: [Option<f64>; 8],
-    /// Events.
-    pub events: [Option<bool>; 8],
-    /// Language.
-    pub language: Option<u8>,
-    /// Token.
-    pub token_bucket: Option<u16>,
-    /// RFF.
-    pub fourier: Option<Box<[i32; FOURIER]>>,
-    /// Who.
-    pub requester: Option<u64>,
-    /// What.
-    pub prompt_hash: Option<u64>,
+/// At most so many bytes from the beginning of a text, cut between characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
-impl Features {
-    /// Number.
-    pub fn number(&self, signal: Signal) -> Option<f64> {
-        crate::pane::layout::numeric()
-            .position(|s| s == signal)
-            .and_then(|i| self.numbers[i])
-    }
-    /// Event.
-    pub fn event(&self, signal: Signal) -> Option<bool> {
-        crate::pane::layout::rates()
-            .position(|s| s == signal)
-            .and_then(|i| self.events[i])
-    }
+/// At most so many bytes from the end of a text, cut between characters.
+fn cut_end(text: &str, bytes: usize) -> &str {
+    text.get(text.ceil_char_boundary(text.len().saturating_sub(bytes))..)
+        .unwrap_or(text)
 }
