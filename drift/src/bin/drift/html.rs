@@ -1,0 +1,4 @@
+use crate::replay::Outcome;
+pub fn page(_: &Outcome, _: &str) -> String {
+    String::new()
+}
