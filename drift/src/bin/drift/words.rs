@@ -106,6 +106,17 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// A number as it is written at a tick, where it is round: without zeros at its end.
+pub fn round(text: &str) -> String {
+    let (number, unit) = text.split_once(' ').map_or((text, ""), |(number, _)| (number, " %"));
+    let number = if number.contains('.') && !number.contains('e') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    };
+    format!("{number}{unit}")
+}
+
 /// A part of one as percent.
 pub fn percent(part: f64) -> String {
     format!("{} %", number(100.0 * part))
