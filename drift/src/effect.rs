@@ -44,13 +44,12 @@ impl Effect {
     /// From what size on it matters, in its own unit.
     #[must_use]
     pub fn least(&self, min: &MinEffect) -> Option<f64> {
-        let least = match self.measure {
+        match self.measure {
             Measure::Shift => min.shift_milli_sigma.map(|milli| f64::from(milli) / 1_000.0),
             Measure::Psi => min.psi_milli.map(|milli| f64::from(milli) / 1_000.0),
             Measure::Increase => min.increase_percent.map(|percent| f64::from(percent) / 100.0),
             Measure::Mmd => min.mmd_milli.map(|milli| f64::from(milli) / 1_000.0),
-        };
-        least
+        }
     }
 }
 
