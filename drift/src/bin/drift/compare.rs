@@ -23,7 +23,8 @@ use crate::arguments::{Compare, Input};
 use crate::input::{Reader, Summary};
 use crate::panes::Panes;
 use crate::policy_file;
-use crate::text::{self, Style};
+use crate::terminal::{self, Style};
+use crate::text;
 use crate::words;
 
 /// Groups into which the baseline's values are put for PSI and the like: deciles, as Evidently and NannyML do.
@@ -256,7 +257,7 @@ fn print(before: &Side, now: &Side, figures: &[Figures], policy: &Policy) -> Str
             ]
         })
         .collect();
-    text::table(&mut text, &header, &rows, &[2, 5, 3, 6, 4], style, |position| {
+    terminal::table(&mut text, &header, &rows, &[2, 5, 3, 6, 4], style, |position| {
         figures[position].matters.then_some("31")
     });
     let moved: Vec<&str> = figures
@@ -273,7 +274,7 @@ fn print(before: &Side, now: &Side, figures: &[Figures], policy: &Policy) -> Str
             format!("Differs by more than the policy says matters: {}.", moved.join("; "))
         }
     );
-    for part in text::wrapped(
+    for part in terminal::wrapped(
         "PSI and JS (in nats) of the baseline's deciles or categories; Wasserstein's distance over the baseline's standard deviation; the two-sample χ² test. With many requests every p-value becomes small: look at the effect.",
         style.width,
     ) {

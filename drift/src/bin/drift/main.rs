@@ -5,10 +5,12 @@ mod compare;
 mod html;
 mod input;
 mod json;
+mod learning;
 mod panes;
 mod policy_file;
 mod replay;
 mod series;
+mod terminal;
 mod text;
 mod words;
 
@@ -22,7 +24,7 @@ use perennial_drift::decision::Phase;
 
 use arguments::{Arguments, Command, PolicyArguments};
 use replay::Outcome;
-use text::Style;
+use terminal::Style;
 
 /// The input ends Drifted, and that is a failure.
 const DRIFTED: u8 = 3;

@@ -1,9 +1,9 @@
 //! A policy played over recorded requests: panes, a baseline from the first of them, evidence and decision over the rest.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use perennial_drift::baseline::Baseline;
 use perennial_drift::cause::{self, Cause, Findings, Probes, Response};
 use perennial_drift::decision::{Phase, State, Taken};
@@ -11,7 +11,6 @@ use perennial_drift::envelope;
 use perennial_drift::explain::{self, Report};
 use perennial_drift::observe::Interval;
 use perennial_drift::pane::Pane;
-use perennial_drift::pane::layout::Layout;
 use perennial_drift::policy::{Policy, Season};
 use perennial_drift::signal::Signal;
 use perennial_drift::tally::Tally;
@@ -19,10 +18,11 @@ use serde::Serialize;
 
 use crate::arguments::{Input, Stored};
 use crate::input::{Reader, Summary};
+use crate::learning::{learn, read_baseline, read_state, write};
 use crate::panes::Panes;
 use crate::policy_file;
 use crate::series::{Drawn, Series};
-use crate::words::{Clock, duration, thousands};
+use crate::words::Clock;
 
 /// Why a stretch of time said nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -179,91 +179,6 @@ pub fn replay(files: &[PathBuf], input: &Input, stored: &Stored) -> Result<Outco
         write(path, &outcome.state.encode()?)?;
     }
     Ok(outcome)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn read_baseline(path: &Path, layout: &Layout, policy: &mut Policy) -> Result<Baseline> {
-    let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the baseline {name}"))?;
-    let baseline = Baseline::decode(layout, &bytes).with_context(|| format!("the baseline {name} cannot be used"))?;
-    if baseline.pane_seconds != policy.pane_seconds {
-        bail!(
-            "the baseline {name} has panes of {} s and the policy's observation.paneSeconds is {}: they must be the same",
-            baseline.pane_seconds,
-            policy.pane_seconds
-        );
-    }
-    policy.season = baseline.season;
-    Ok(baseline)
-}
-
-fn read_state(path: &Path, layout: &Layout) -> Result<State> {
-    let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read the state {name}"))?;
-    State::decode(layout, &bytes).with_context(|| format!("the state {name} cannot be used"))
-}
-
-/// Learns from the first intervals, as soon as there are enough. Gives the panes learned from, too.
-fn learn(
-    intervals: &mut impl Iterator<Item = Result<Interval>>,
-    policy: &Policy,
-    clock: Clock,
-    gaps: &mut u64,
-) -> Result<(Baseline, Vec<Pane>)> {
-    let mut panes: Vec<Pane> = Vec::new();
-    let mut requests = 0;
-    let cycle = if policy.season == Season::None {
-        0
-    } else {
-        policy.season.cycle()
-    };
-    let want = i64::from(policy.baseline_seconds).max(cycle);
-    let enough = want - want / 20 - i64::from(policy.pane_seconds);
-    for interval in intervals {
-        let Some(pane) = interval?.pane else {
-            *gaps += 1;
-            continue;
-        };
-        requests += pane.requests();
-        panes.push(pane);
-        let span = panes.last().map_or(0, Pane::end) - panes.first().map_or(0, Pane::start);
-        if requests >= policy.baseline_min_samples && span >= enough {
-            let baseline = Baseline::learn(&panes, policy).context("the baseline cannot be learned")?;
-            return Ok((baseline, panes));
-        }
-    }
-    let span = panes.last().map_or(0, Pane::end) - panes.first().map_or(0, Pane::start);
-    let mut what = Vec::new();
-    if requests < policy.baseline_min_samples {
-        what.push(format!(
-            "lower baseline.learned.minSamples ({})",
-            policy.baseline_min_samples
-        ));
-    }
-    if span < enough {
-        what.push(if i64::from(policy.baseline_seconds) > cycle || cycle == 0 {
-            format!(
-                "lower baseline.learned.seconds ({}) and a season beyond it",
-                policy.baseline_seconds
-            )
-        } else {
-            format!("choose a shorter baseline.learned.season ({:?})", policy.season)
-        });
-    }
-    bail!(
-        "there never was enough for a baseline: {} requests in {}, and the policy wants {} in {}. Give more input, or {}",
-        thousands(requests),
-        clock.span(span),
-        thousands(policy.baseline_min_samples),
-        match clock {
-            Clock::Time => duration(want),
-            Clock::Count(..) => "any time".to_owned(),
-        },
-        what.join(", and ")
-    )
 }
 
 fn play(
