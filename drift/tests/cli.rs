@@ -373,6 +373,9 @@ fn a_run_can_go_on_from_what_an_earlier_one_kept() {
     ]);
     let both = run(&["replay", "both.jsonl", "--state-out", "s3"]);
     assert_eq!(second["verdict"], both["verdict"]);
+    let again = run(&["replay", "both.jsonl", "--baseline", "b"]);
+    assert_eq!(again["verdict"], both["verdict"]);
+    assert_eq!(again["input"]["panesBefore"], both["baseline"]["panes"]);
     assert_eq!(
         std::fs::read(folder.path("s2")).expect("a state"),
         std::fs::read(folder.path("s3")).expect("a state")

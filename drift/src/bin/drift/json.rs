@@ -28,6 +28,7 @@ pub fn report(outcome: &Outcome) -> Result<Value, serde_json::Error> {
             "to": outcome.span.1,
             "panes": outcome.panes,
             "gaps": outcome.gaps,
+            "panesBefore": outcome.before,
             "panesOf": match outcome.clock { Clock::Time => None, Clock::Count(count, _) => Some(count) },
         }))?,
         "policy": {

@@ -74,15 +74,15 @@ pub fn learn(
             policy.baseline_min_samples
         ));
     }
-    if span < enough {
-        what.push(if i64::from(policy.baseline_seconds) > cycle || cycle == 0 {
-            format!(
-                "lower baseline.learned.seconds ({}) and a season beyond it",
-                policy.baseline_seconds
-            )
-        } else {
-            format!("choose a shorter baseline.learned.season ({:?})", policy.season)
-        });
+    if span < enough && i64::from(policy.baseline_seconds) > span {
+        what.push(format!("lower baseline.learned.seconds ({})", policy.baseline_seconds));
+    }
+    if span < enough && cycle > span {
+        what.push(format!(
+            "set baseline.learned.season to None ({:?} needs {})",
+            policy.season,
+            duration(cycle)
+        ));
     }
     bail!(
         "there never was enough for a baseline: {} requests in {}, and the policy wants {} in {}. Give more input, or {}",

@@ -74,6 +74,11 @@ impl Panes {
         Some((*first, last + i64::from(self.seconds)))
     }
 
+    /// Panes that begin before this time.
+    pub fn before(&self, time: i64) -> u64 {
+        self.slots.range(..time).count() as u64
+    }
+
     /// All stretches of time in order, gaps included, from this time on. Panes before it are left out.
     pub fn intervals(self, from: Option<i64>) -> Result<impl Iterator<Item = Result<Interval>>> {
         let (first, end) = self.span().unwrap_or_default();

@@ -90,6 +90,8 @@ pub struct Outcome {
     pub span: (i64, i64),
     pub panes: u64,
     pub gaps: u64,
+    /// Panes from before the end of the given baseline or state; they are not looked at.
+    pub before: u64,
     pub baseline: Baseline,
     pub baseline_digest: String,
     pub baseline_learned: bool,
@@ -198,6 +200,7 @@ fn play(
         (None, Some(baseline), Clock::Time) => Some(baseline.to),
         _ => None,
     };
+    let before = begin.map_or(0, |begin| panes.before(begin));
     let mut intervals = panes.intervals(begin)?;
     let (baseline, learned) = match kept {
         Some(baseline) => (baseline, Vec::new()),
@@ -258,6 +261,7 @@ fn play(
         span: (first, end),
         panes: seen,
         gaps,
+        before,
         baseline,
         baseline_digest,
         baseline_learned,

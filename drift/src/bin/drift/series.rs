@@ -114,7 +114,7 @@ impl Series {
                 value: raw(signal, value),
                 expected: raw(signal, expected),
                 low: raw(signal, floor(model, expected - half)),
-                high: raw(signal, expected + half),
+                high: raw(signal, ceiling(model, expected + half)),
             })
         });
         Some(Drawn {
@@ -126,6 +126,15 @@ impl Series {
                 .map_or_else(Vec::new, |since| shares(model, since)),
             seen: since.map_or(0, |since| since.count),
         })
+    }
+}
+
+/// No part is larger than all.
+fn ceiling(model: &SignalBaseline, value: f64) -> f64 {
+    if matches!(model.model, Model::Rate(_)) || model.signal == Signal::Language {
+        value.min(1.0)
+    } else {
+        value
     }
 }
 

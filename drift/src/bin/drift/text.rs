@@ -262,6 +262,10 @@ pub fn left_out(outcome: &Outcome) -> Vec<String> {
     };
     let left = outcome.state.left;
     [
+        (
+            outcome.before,
+            "panes from before the end of the given baseline or state",
+        ),
         (count(Skipped::Gap), "panes without a request"),
         (
             count(Skipped::HourNotLearned),
