@@ -10,7 +10,7 @@ use super::record::{Record, finish_reason};
 use super::{Refused, json_error, time};
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 struct Line {
     id: Option<Id>,
     time: Option<Value>,
