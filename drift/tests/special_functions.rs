@@ -1,4 +1,5 @@
-//! The special functions against values computed with 60 digits (`drift/reference/special_functions.py`).
+//! The special functions against values computed with 60 digits, and the distribution of `D` of a finite sample, where a
+//! choice of approximations is copied, against scipy (`drift/reference/special_functions.py`).
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,5 @@
 //! The two-sample Cramer-von Mises test.
 
-use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use super::{ClassicalError, Side, sorted};
@@ -85,32 +84,46 @@ fn exact(u: f64, m: usize, n: usize) -> f64 {
     let bound = ((common * common * (m + n)) as f64 * (6.0 * u - product * (4.0 * product - 1.0))
         / (6.0 * product * product))
         .floor();
-    // For each number of reference values so far: how many arrangements have which scaled criterion.
-    let mut tables: Vec<BTreeMap<i64, u64>> = vec![BTreeMap::new(); m as usize + 1];
-    tables[0].insert(0, 1);
+    // For each number of reference values so far: how many arrangements have which scaled criterion, ascending.
+    let mut tables: Vec<Vec<(i64, u64)>> = vec![Vec::new(); m as usize + 1];
+    tables[0].push((0, 1));
     for from_current in 0..=n {
-        let mut before: BTreeMap<i64, u64> = BTreeMap::new();
+        let mut before = Vec::new();
         for (from_reference, table) in tables.iter_mut().enumerate() {
-            for (value, arrangements) in std::mem::take(table) {
-                *before.entry(value).or_default() += arrangements;
-            }
             let difference = step_m * from_reference as i64 - step_n * from_current;
-            before = before
-                .into_iter()
-                .map(|(value, count)| (value + difference * difference, count))
-                .collect();
+            before = merged(&before, table);
+            before
+                .iter_mut()
+                .for_each(|(value, _)| *value += difference * difference);
             table.clone_from(&before);
         }
     }
-    let last = tables.last().into_iter().flatten();
     let (mut all, mut extreme) = (0u64, 0u64);
-    for (&value, &arrangements) in last {
+    for &(value, arrangements) in tables.last().into_iter().flatten() {
         all += arrangements;
         if value as f64 >= bound {
             extreme += arrangements;
         }
     }
     extreme as f64 / all as f64
+}
+
+/// Both tables in one, with the numbers of equal values added.
+fn merged(left: &[(i64, u64)], right: &[(i64, u64)]) -> Vec<(i64, u64)> {
+    let mut both = Vec::with_capacity(left.len() + right.len());
+    let (mut i, mut j) = (0, 0);
+    while i < left.len() && j < right.len() {
+        let ((first, count), (second, other)) = (left[i], right[j]);
+        both.push((
+            first.min(second),
+            if first <= second { count } else { 0 } + if second <= first { other } else { 0 },
+        ));
+        i += usize::from(first <= second);
+        j += usize::from(second <= first);
+    }
+    both.extend_from_slice(&left[i..]);
+    both.extend_from_slice(&right[j..]);
+    both
 }
 
 fn greatest_common_divisor(a: i64, b: i64) -> i64 {

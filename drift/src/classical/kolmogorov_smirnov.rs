@@ -3,7 +3,7 @@
 use super::{ClassicalError, Side, sorted};
 use crate::math::one_sample_kolmogorov_sf;
 
-/// The largest sample for which the exact p-value is computed: scipy's limit. It takes up to half a second there.
+/// The largest sample for which the exact p-value is computed: scipy's limit. It takes up to a second there.
 pub const LARGEST_EXACT: usize = 10_000;
 
 /// Result of [`kolmogorov_smirnov`].
@@ -72,6 +72,8 @@ fn touching(m: usize, n: usize, scaled: i64) -> f64 {
     }
     let (rows, columns) = (m as i64, n as i64);
     let mut u = vec![1.0; n + 1];
+    // A division in the loop would take most of the time.
+    let inverses: Vec<f64> = (0..=m + n).map(|steps| 1.0 / steps as f64).collect();
     for i in 0..=rows {
         let first = ((i * columns - scaled).div_euclid(rows) + 1).max(0);
         let last = ((i * columns + scaled - 1).div_euclid(rows)).min(columns);
@@ -85,8 +87,8 @@ fn touching(m: usize, n: usize, scaled: i64) -> f64 {
                 (0, _) => u[index - 1],
                 (_, 0) => u[index],
                 _ => {
-                    let (left, below) = (i as f64, j as f64);
-                    (left * u[index] + below * u[index - 1]) / (left + below)
+                    let inverse = inverses[(i + j) as usize];
+                    i as f64 * inverse * u[index] + j as f64 * inverse * u[index - 1]
                 }
             };
         }

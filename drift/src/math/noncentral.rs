@@ -4,6 +4,11 @@ use super::bisection::last_where;
 use super::gamma::gamma_q;
 use super::saddle::poisson_probability;
 
+/// Terms after which both factors are computed anew.
+const AFRESH: u32 = 64;
+/// Below this a probability may have lost digits to underflow.
+const TINY: f64 = 1e-290;
+
 /// `P(X > x)` for a noncentral chi-squared variable with `degrees_of_freedom > 0` and `noncentrality >= 0`.
 ///
 /// The mixture `sum_j Poisson(j; noncentrality / 2) Q(degrees_of_freedom / 2 + j, x / 2)` (Johnson, Kotz and
@@ -22,8 +27,19 @@ pub fn noncentral_chi_squared_sf(x: f64, degrees_of_freedom: f64, noncentrality:
     let mut j = (mode - 10.0 * mode.sqrt() - 10.0).floor().max(0.0);
     let mut tail = gamma_q(shape + j, half_x);
     let (mut sum, mut last) = (0.0, 0.0);
+    let (mut weight, mut step, mut terms) = (0.0, 0.0, 0u32);
     loop {
-        let weight = poisson_probability(j, mean);
+        // Each follows from the one before; afresh now and then, so that rounding does not add up, and where it underflowed.
+        weight = if terms.is_multiple_of(AFRESH) {
+            poisson_probability(j, mean)
+        } else {
+            weight * (mean / j)
+        };
+        step = if terms.is_multiple_of(AFRESH) || step < TINY {
+            poisson_probability(shape + j, half_x)
+        } else {
+            step * (half_x / (shape + j))
+        };
         let term = weight * tail;
         sum += term;
         if j > mode && (weight == 0.0 || (term < last && term < sum * 1e-18)) {
@@ -31,8 +47,9 @@ pub fn noncentral_chi_squared_sf(x: f64, degrees_of_freedom: f64, noncentrality:
         }
         last = term;
         // Q(a + 1, x) = Q(a, x) + x^a e^-x / Gamma(a + 1).
-        tail += poisson_probability(shape + j, half_x);
+        tail += step;
         j += 1.0;
+        terms += 1;
     }
 }
 
