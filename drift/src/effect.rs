@@ -23,7 +23,7 @@ pub enum Measure {
     Psi,
     /// Rise of a rate as a part of it: 0.5 is half as much again.
     Increase,
-    /// Squared maximum mean discrepancy, without the part that chance alone gives it.
+    /// Maximum mean discrepancy, without the part that chance alone gives it.
     Mmd,
 }
 
@@ -44,13 +44,12 @@ impl Effect {
     /// From what size on it matters, in its own unit.
     #[must_use]
     pub fn least(&self, min: &MinEffect) -> Option<f64> {
-        let least = match self.measure {
+        match self.measure {
             Measure::Shift => min.shift_milli_sigma.map(|milli| f64::from(milli) / 1_000.0),
             Measure::Psi => min.psi_milli.map(|milli| f64::from(milli) / 1_000.0),
             Measure::Increase => min.increase_percent.map(|percent| f64::from(percent) / 100.0),
             Measure::Mmd => min.mmd_milli.map(|milli| f64::from(milli) / 1_000.0),
-        };
-        least
+        }
     }
 }
 
@@ -151,10 +150,12 @@ fn mmd(model: &Embedding, tally: &Tally) -> Effect {
     let largest = libm::sqrt(model.trace_of_square);
     let variance = 2.0 * model.trace_of_square / (scale * scale) + 4.0 * estimate.max(0.0) * largest / scale;
     let error = QUANTILE * libm::sqrt(variance);
+    // Estimated as a square, told as a distance: that grows in proportion to the part of the traffic that is new.
+    let distance = |squared: f64| libm::sqrt(squared.max(0.0));
     Effect {
         measure: Measure::Mmd,
-        estimate: estimate.max(0.0),
-        lower: (estimate - error).max(0.0),
-        upper: (estimate + error).max(0.0),
+        estimate: distance(estimate),
+        lower: distance(estimate - error),
+        upper: distance(estimate + error),
     }
 }

@@ -166,7 +166,7 @@ fn sentence(baseline: &SignalBaseline, tally: &Tally, effects: &[Effect], since:
         }
         (_, Some(effect)) => {
             let psi = effects.last().unwrap_or(effect);
-            let unit = if psi.measure == Measure::Mmd { "MMD²" } else { "PSI" };
+            let unit = if psi.measure == Measure::Mmd { "MMD" } else { "PSI" };
             format!(
                 "{} spread otherwise than in the baseline ({unit} {:.3}, at least {:.3})",
                 noun(signal),

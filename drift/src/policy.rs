@@ -57,7 +57,7 @@ pub struct MinEffect {
     /// Rise of a rate, in percent of the baseline's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub increase_percent: Option<u32>,
-    /// Squared maximum mean discrepancy without its bias, in thousandths.
+    /// Maximum mean discrepancy without its bias, in thousandths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mmd_milli: Option<u32>,
 }

@@ -2,7 +2,7 @@
 
 use perennial_drift::evidence::bernoulli::{self, Bounds};
 use perennial_drift::evidence::recursion::Line;
-use perennial_drift::evidence::{directional, dirichlet, fourier};
+use perennial_drift::evidence::{directional, dirichlet};
 use perennial_drift::math;
 use perennial_drift::tally::Tally;
 

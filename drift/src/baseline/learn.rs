@@ -203,9 +203,9 @@ fn embedding_tally(pane: &Pane, cell: u16) -> Tally {
 }
 
 impl SignalBaseline {
-    /// What a pane says of this signal, in the baseline's groups.
+    /// What a pane says of this signal, in the baseline's groups. `cell` is [`Season::cell`] of the pane's beginning.
     #[must_use]
-    pub(crate) fn tally(&self, pane: &Pane, cell: u16) -> Option<Tally> {
+    pub fn tally(&self, pane: &Pane, cell: u16) -> Option<Tally> {
         match &self.model {
             Model::Numeric(model) => {
                 let histogram = pane.number(self.signal)?;

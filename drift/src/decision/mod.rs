@@ -200,6 +200,21 @@ impl State {
         libm::log(policy.capacity())
     }
 
+    /// Each armed signal's own evidence, in logarithms: comparable with [`State::log_threshold`].
+    pub fn log_evidence_by_signal(&self) -> impl Iterator<Item = (Signal, f64)> + '_ {
+        self.watch
+            .signals
+            .iter()
+            .map(|evidence| (evidence.signal, evidence.log_evidence()))
+    }
+
+    /// What was seen of an armed signal since the likely beginning of its change.
+    #[must_use]
+    pub fn seen_since_change(&self, signal: Signal) -> Option<&Tally> {
+        let evidence = self.watch.signals.iter().find(|evidence| evidence.signal == signal)?;
+        evidence.winner().map(|line| &line.tally)
+    }
+
     /// Its bytes, in the form of [`crate::envelope`].
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Traffic for tests: seeded, so that a failure can be played again.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test that cannot prepare its traffic has failed")]
 
 use perennial_drift::baseline::Baseline;
 use perennial_drift::decision::{Phase, State};
