@@ -248,7 +248,8 @@ fn level(model: &SignalBaseline, tally: &Tally, focus: usize) -> Option<(f64, f6
             Some((distance, 0.0, QUANTILE * deviation))
         }
         Model::Embedding(embedding) => {
-            let (squared, scale) = embedding.distance(tally);
+            let (squared, size) = embedding.distance(tally);
+            let scale = count * size / (count + size).max(f64::MIN_POSITIVE);
             let half = QUANTILE * (2.0 * embedding.trace_of_square).sqrt() / scale;
             Some((squared - embedding.trace / scale, 0.0, half))
         }

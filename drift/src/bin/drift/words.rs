@@ -128,7 +128,7 @@ pub fn unit(measure: Measure) -> &'static str {
         Measure::Shift => "σ",
         Measure::Psi => "PSI",
         Measure::Increase => "%",
-        Measure::Mmd => "MMD²",
+        Measure::Mmd => "MMD",
     }
 }
 
