@@ -1,7 +1,7 @@
 # What one does here. Each target calls a script that says more about itself.
 .DEFAULT_GOAL := help
 .PHONY: help setup build images cluster-up cluster-down demo demo-down \
-	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator docs
+	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator bench-drift fuzz-drift docs
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,9 +29,13 @@ test-fast: ## what needs no cluster
 test-e2e: ## the whole cluster only
 	@hack/test.sh T4
 test-long: ## the long runs
-	@TEST_LONG=1 hack/test.sh T2 T3 T4
+	@TEST_LONG=1 hack/test.sh T0 T2 T3 T4
 bench-operator: ## 1,000 LLMDeployments against the API server alone
 	@hack/bench-operator.sh
+bench-drift: ## the drift detector beside its peers, on synthetic streams and real texts
+	@hack/bench-drift.sh $(ARGS)
+fuzz-drift: ## mangled panes, baselines and states, for ten minutes
+	@hack/fuzz-drift.sh
 
 fmt: ## format the sources
 	@hack/lint.sh --fix

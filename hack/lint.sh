@@ -31,7 +31,7 @@ scripts() {
 }
 
 attempt "rustfmt" cargo fmt --all --check
-attempt "clippy" cargo clippy --quiet --locked --profile ci --workspace --all-targets -- -D warnings
+attempt "clippy" cargo clippy --quiet --locked --profile ci --workspace --features perennial-drift/cli --all-targets -- -D warnings
 attempt "gofmt" gofmt_check
 # That the CRDs and their reference are up to date is a test of the crate crds; the charts' goldens have their own.
 attempt "documentation" python3 docs/check.py

@@ -60,7 +60,7 @@ skip() {
 
 # The test programs: TARGET, tab, package directory, tab, program.
 build_tests() {
-	cargo test --locked --profile ci --workspace --no-run --message-format json-render-diagnostics |
+	cargo test --locked --profile ci --workspace --features perennial-drift/cli --no-run --message-format json-render-diagnostics |
 		jq --raw-output 'select(.reason == "compiler-artifact" and .profile.test and .executable)
 			| [.target.name, (.manifest_path | sub("/Cargo.toml$"; "")), .executable] | @tsv' >"$logs/programs"
 }
@@ -129,7 +129,7 @@ rust_tier() {
 }
 
 if wanted T0; then
-	rust_tier "T0 T1 without cluster" '^(crds|engine|loader|operator|server) |^tests perennial_tests$'
+	rust_tier "T0 T1 without cluster" '^(crds|drift|engine|loader|operator|server) |^tests perennial_tests$'
 fi
 if wanted go; then run "test cluster" go_tests; fi
 if wanted charts; then

@@ -13,6 +13,7 @@ use std::time::Instant;
 use common::{MONDAY, Random, Traffic, watching};
 use perennial_drift::baseline::{Baseline, Model};
 use perennial_drift::decision::{Phase, State};
+use perennial_drift::explain;
 use perennial_drift::features::fourier::Projection;
 use perennial_drift::features::{Features, NUMERIC};
 use perennial_drift::observe::Interval;
@@ -126,6 +127,12 @@ fn play(panes: &[Pane], baseline: &Baseline, policy: &Policy) -> Vec<u64> {
         state.step(&interval, None, baseline, policy).expect("a step is taken");
         if state.phase != Phase::Watching {
             alarms.push(requests);
+            let report = explain::report(&state, baseline, policy);
+            if policy.signals.len() > 1
+                && let Some(top) = report.signals.first()
+            {
+                eprintln!("alarm after {requests} requests: {:?}, {:?}", top.signal, top.effects);
+            }
             state = State::watching(baseline, state.baseline(), policy, pane.end());
         }
     }

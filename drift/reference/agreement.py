@@ -16,7 +16,9 @@ import numpy as np
 
 import detector
 
-SHIFT_WEIGHTS = np.array([0.08, 0.08, 0.12, 0.17, 0.17, 0.12, 0.08, 0.08])
+SHIFT_WEIGHTS = np.array([0.02, 0.05, 0.10, 0.28, 0.28, 0.10, 0.05, 0.02])
+# Thresholds over c: two thirds of the budget for directional evidence, a twelfth for each length of blocks.
+DIRECTIONAL, OMNIBUS = 1.5, 12.0
 TAIL_RATIOS, TAIL_WEIGHTS = np.array([2.0, 4.0]), np.array([0.05, 0.05])
 
 
@@ -37,27 +39,37 @@ def alarms(ref, x, frozen, c):
     reference = with_missing(detector.histograms(ref, edges, pane=1).sum(0))
     counts = with_missing(detector.histograms(x, edges))
     sums = detector.standardised_sums(x, frozen["mean"], frozen["sigma"])
-    evidence = detector.e_directional(sums, detector.PANE, frozen["kappa"], frozen["phi_directional"])
+    off = 3 * np.sqrt(frozen["phi_directional"] / reference.sum())
+    kappa = np.maximum(frozen["kappa"], np.abs(detector.THETAS) * off)
+    evidence = detector.e_directional(sums, detector.PANE, kappa, frozen["phi_directional"])
     weights = SHIFT_WEIGHTS
     if frozen["tails"]:
         events = counts[:, frozen["tails"]].sum(1)
         tails = tail_evidence(events, detector.PANE, frozen["tail_upper"], frozen["phi_omnibus"])
         evidence, weights = np.concatenate([evidence, tails]), np.concatenate([weights, TAIL_WEIGHTS])
+    # What a run pays for the error of the baseline's mean; tails have bounds instead.
+    price = np.zeros(len(evidence))
+    price[: len(detector.THETAS)] = detector.THETAS**2 / (4 * reference.sum() * frozen["phi_directional"])
     found, since = [], 0
     scores, lines = dict.fromkeys(detector.SCALES, 0.0), np.zeros(len(evidence))
+    gains, lengths = np.zeros(len(evidence)), np.zeros(len(evidence))
     for pane in range(len(counts)):
-        lines = np.minimum((lines + 1) * evidence[:, pane], detector.CEILING)
-        alarm = weights @ lines >= 2 * c
+        lengths[gains <= 0], gains[gains <= 0] = 0, 0
+        logs = np.log(evidence[:, pane]) - price * ((lengths + detector.PANE) ** 2 - lengths**2)
+        gains, lengths = gains + logs, lengths + detector.PANE
+        lines = np.minimum((lines + 1) * np.exp(logs), detector.CEILING)
+        alarm = weights @ lines >= DIRECTIONAL * c
         for width in detector.SCALES:
             # Blocks begin anew after an alarm.
             if (pane + 1 - since) % width == 0:
                 block = counts[pane + 1 - width : pane + 1].sum(0)
                 e = float(detector.e_omnibus(block, reference, frozen["phi_omnibus"]))
                 scores[width] = min((scores[width] + 1) * e, detector.CEILING)
-                alarm |= scores[width] >= 8 * c / width
+                alarm |= scores[width] >= OMNIBUS * c / width
         if alarm:
             found.append((pane + 1) * detector.PANE)
             since, scores, lines = pane + 1, dict.fromkeys(detector.SCALES, 0.0), np.zeros(len(evidence))
+            gains, lengths = np.zeros(len(evidence)), np.zeros(len(evidence))
     return found
 
 

@@ -91,7 +91,7 @@ fn shift(model: &Numeric, tally: &Tally) -> Option<Effect> {
         return None;
     }
     let count = tally.count as f64;
-    let size: f64 = model.table.reference(tally).iter().sum();
+    let size = model.size(tally);
     let estimate = model.standardised(tally) / count;
     let error = QUANTILE * libm::sqrt(model.phi / count + 1.0 / size.max(1.0));
     Some(Effect {

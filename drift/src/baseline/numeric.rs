@@ -18,6 +18,8 @@ pub struct Numeric {
     pub table: Table,
     /// Mean of transformed values by cell.
     pub means: Vec<f64>,
+    /// Values that a cell's mean is worth; those that are missing are none.
+    pub sizes: Vec<f64>,
     /// The outermost groups, in which a mixture with something else or a wider spread shows first.
     pub tails: Vec<u16>,
     /// Standard deviation within cells; 0 for a constant, which has no direction.
@@ -206,11 +208,12 @@ impl Numeric {
         let mut within = vec![0; width];
         groups::fold(&groups, &pooled.bins, &mut within);
         let present: Vec<f64> = within[..width - 1].iter().map(|count| *count as f64).collect();
-        let (means, sigma) = moments(&by_cell);
+        let (means, sizes, sigma) = moments(&by_cell);
         let kappa = kappa(scale, &by_cell, &means, sigma);
         let mut learned = Self {
             table,
             means,
+            sizes,
             tails: groups::tails(&present),
             sigma,
             kappa,
@@ -240,6 +243,14 @@ impl Numeric {
         (seen, Bounds::of(expected, all))
     }
 
+    /// Values that the expected mean of these hours is worth.
+    #[must_use]
+    pub fn size(&self, tally: &Tally) -> f64 {
+        let size = |cell: u16| self.sizes[usize::from(cell) % self.sizes.len()].max(f64::MIN_POSITIVE);
+        let variance: f64 = tally.shares().map(|(cell, share)| share * share / size(cell)).sum();
+        if variance > 0.0 { 1.0 / variance } else { 0.0 }
+    }
+
     /// Sum of the values' distances from their hour's mean, in standard deviations.
     #[must_use]
     pub fn standardised(&self, tally: &Tally) -> f64 {
@@ -253,8 +264,8 @@ impl Numeric {
     }
 }
 
-/// Means by cell, shrunk towards the pooled one, and the standard deviation within cells.
-fn moments(by_cell: &[Histogram]) -> (Vec<f64>, f64) {
+/// Means by cell, shrunk towards the pooled one, the values that they are worth, and the standard deviation within cells.
+fn moments(by_cell: &[Histogram]) -> (Vec<f64>, Vec<f64>, f64) {
     let counts: Vec<f64> = by_cell.iter().map(|cell| cell.count() as f64).collect();
     let own: Vec<f64> = by_cell
         .iter()
@@ -283,12 +294,10 @@ fn moments(by_cell: &[Histogram]) -> (Vec<f64>, f64) {
     } else {
         1.0
     };
-    let means = season::shares(&counts, excess)
-        .iter()
-        .zip(&own)
-        .map(|(share, mean)| share.own * mean + (1.0 - share.own) * pooled)
-        .collect();
-    (means, sigma)
+    let shares = season::shares(&counts, excess);
+    let mean = |(share, mean): (&season::Share, &f64)| share.own * mean + (1.0 - share.own) * pooled;
+    let means = shares.iter().zip(&own).map(mean).collect();
+    (means, shares.iter().map(|share| share.size).collect(), sigma)
 }
 
 /// The cumulants, from the fine bins, with two standard errors of their estimation on top. The linear part of that

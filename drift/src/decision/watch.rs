@@ -103,7 +103,12 @@ impl SignalEvidence {
         match &baseline.model {
             Model::Numeric(model) if model.sigma > 0.0 => {
                 let sum = model.standardised(tally);
-                let logs = directional::log_e(sum, tally.count as f64, &model.kappa, model.phi);
+                let size = model.size(tally);
+                let kappa = directional::with_margin(&model.kappa, size, model.phi);
+                let mut logs = directional::log_e(sum, tally.count as f64, &kappa, model.phi);
+                for ((log, line), shift) in logs.iter_mut().zip(&self.directional).zip(directional::SHIFTS) {
+                    *log -= directional::price_of_reference(shift, line.run(), tally.count, size, model.phi);
+                }
                 self.lines(&logs, start, tally);
                 if !model.tails.is_empty() {
                     let (events, bounds) = model.tail(tally, &model.table.reference(tally));
@@ -193,7 +198,7 @@ impl SignalEvidence {
         let directional = if self.directional.is_empty() {
             f64::NEG_INFINITY
         } else {
-            self.log_directional() - libm::log(2.0)
+            self.log_directional() - libm::log(DIRECTIONAL)
         };
         let omnibus = self
             .omnibus
@@ -212,7 +217,7 @@ impl SignalEvidence {
             .map(|(block, length)| (block.line.log_m - log_share(length), &block.line));
         let lines = self
             .weighted()
-            .map(|(weight, line)| (line.log_m + weight - libm::log(2.0), line));
+            .map(|(weight, line)| (line.log_m + weight - libm::log(DIRECTIONAL), line));
         lines
             .chain(blocks)
             .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -220,9 +225,14 @@ impl SignalEvidence {
     }
 }
 
-/// Logarithm of 8 / w: what blocks of w panes have to reach for each unit of capacity.
+/// What directional evidence has to reach for each unit of capacity: two thirds of the budget are its own.
+pub const DIRECTIONAL: f64 = 1.5;
+/// The same of blocks of one pane; longer ones are fewer. A twelfth of the budget for each of the four lengths.
+pub const OMNIBUS: f64 = 12.0;
+
+/// Logarithm of what blocks of so many panes have to reach for each unit of capacity.
 fn log_share(length: u32) -> f64 {
-    libm::log(8.0 / f64::from(length))
+    libm::log(OMNIBUS / f64::from(length))
 }
 
 /// Logarithm of the e-value of a block's shape.
@@ -282,7 +292,7 @@ impl Watch {
         let mut best = f64::NEG_INFINITY;
         let directional: Vec<_> = directional.collect();
         if !directional.is_empty() {
-            best = average(directional) - libm::log(2.0);
+            best = average(directional) - libm::log(DIRECTIONAL);
         }
         for (position, length) in SCALES.into_iter().enumerate() {
             let blocks: Vec<_> = self

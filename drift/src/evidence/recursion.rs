@@ -29,6 +29,12 @@ impl Default for Line {
 }
 
 impl Line {
+    /// Requests since the best beginning; none when the next pane is a new one.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        if self.log_g > 0.0 { self.tally.count } else { 0 }
+    }
+
     /// Takes the e-value of what was seen from `start` on.
     pub fn update(&mut self, log_e: f64, start: i64, seen: &Tally) {
         // ln(M + 1), for M from nothing to more than a float can hold.

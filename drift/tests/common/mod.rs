@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::expect_used, reason = "a test that cannot prepare its traffic has failed")]
 
+use std::sync::LazyLock;
+
 use perennial_drift::baseline::Baseline;
 use perennial_drift::decision::{Phase, State};
 use perennial_drift::features::{FOURIER, Features};
@@ -93,17 +95,27 @@ pub fn empty() -> Features {
     }
 }
 
-/// A topic's features: a fixed direction, with noise.
+/// Prompts of each topic: a fixed direction, with noise. The ninth topic is one that baselines do not know.
+static PROMPTS: LazyLock<Vec<Vec<[i32; FOURIER]>>> = LazyLock::new(|| {
+    let mut random = Random(4_242);
+    let scale = 16_777_216.0 / ((FOURIER / 2) as f64).sqrt();
+    let mut prompt = |topic: u64| {
+        let mut fixed = Random(1 + topic);
+        let mut values = [0; FOURIER];
+        for pair in 0..FOURIER / 2 {
+            let angle = fixed.normal() * 1.5 + random.normal() * 0.7;
+            values[pair] = (angle.cos() * scale).round() as i32;
+            values[pair + FOURIER / 2] = (angle.sin() * scale).round() as i32;
+        }
+        values
+    };
+    (0..9)
+        .map(|topic| (0..1_024).map(|_| prompt(topic)).collect())
+        .collect()
+});
+
 fn fourier(random: &mut Random, topic: usize) -> Box<[i32; FOURIER]> {
-    let mut values = Box::new([0; FOURIER]);
-    let mut fixed = Random(1 + topic as u64);
-    for pair in 0..FOURIER / 2 {
-        let angle = fixed.normal() * 1.5 + random.normal() * 0.7;
-        let scale = 16_777_216.0 / ((FOURIER / 2) as f64).sqrt();
-        values[pair] = (angle.cos() * scale).round() as i32;
-        values[pair + FOURIER / 2] = (angle.sin() * scale).round() as i32;
-    }
-    values
+    Box::new(PROMPTS[topic][random.below(1_024)])
 }
 
 impl Traffic {
