@@ -61,6 +61,19 @@ pub fn matters(effects: &[Effect], min: &MinEffect) -> bool {
         .any(|effect| effect.least(min).is_some_and(|least| effect.lower >= least))
 }
 
+/// Whether one of the effects matters by its best guess.
+#[must_use]
+pub fn seems_to_matter(effects: &[Effect], min: &MinEffect) -> bool {
+    effects.iter().any(|effect| {
+        let size = match effect.measure {
+            // Either way is a shift; a rate that falls is none of the failures that rates count.
+            Measure::Shift => effect.estimate.abs(),
+            Measure::Psi | Measure::Increase | Measure::Mmd => effect.estimate,
+        };
+        effect.least(min).is_some_and(|least| size >= least)
+    })
+}
+
 /// Whether one of the effects may still matter.
 #[must_use]
 pub fn may_matter(effects: &[Effect], min: &MinEffect) -> bool {

@@ -12,13 +12,13 @@ use thiserror::Error;
 
 use crate::baseline::Baseline;
 use crate::cause::Mask;
-use crate::effect;
+use crate::effect::{self, Effect};
 use crate::envelope::{self, Content, EnvelopeError};
 use crate::observe::Interval;
 use crate::pane::Pane;
 use crate::pane::layout::Layout;
 use crate::pane::requesters::Requesters;
-use crate::policy::Policy;
+use crate::policy::{MinEffect, Policy};
 use crate::signal::Signal;
 use crate::tally::Tally;
 use watch::Watch;
@@ -144,6 +144,9 @@ pub(crate) fn join(into: &mut Vec<Tally>, from: Vec<Tally>) {
         into.merge(from);
     }
 }
+
+/// A drift is over by the word of so many times the requests that a pane needs: few requests that look as ever are chance.
+const RECOVERY: u64 = 10;
 
 /// What of a policy decides about evidence.
 fn fingerprint(policy: &Policy) -> u64 {
@@ -359,16 +362,14 @@ impl State {
         }
     }
 
+    /// Three ways: it certainly matters, by its best guess it does not, or it is not known yet. The last one waits.
     fn weigh_effect(&mut self, baseline: &Baseline, policy: &Policy) {
-        self.drifted = self.mattering(baseline, policy);
+        self.drifted = self.moved_where(baseline, policy, effect::matters);
+        let seeming = !self.moved_where(baseline, policy, effect::seems_to_matter).is_empty();
         let now = self.until;
-        if self.drifted.is_empty() {
-            self.matters_since = None;
-            self.matters_not_since.get_or_insert(now);
-        } else {
-            self.matters_not_since = None;
-            self.matters_since.get_or_insert(now);
-        }
+        self.matters_since = (!self.drifted.is_empty()).then(|| self.matters_since.unwrap_or(now));
+        let not = self.drifted.is_empty() && !seeming;
+        self.matters_not_since = not.then(|| self.matters_not_since.unwrap_or(now));
     }
 
     fn confirm(&mut self, confirm: i64) {
@@ -378,14 +379,19 @@ impl State {
         }
     }
 
-    /// Signals that have moved, with an effect that certainly matters.
-    fn mattering(&self, baseline: &Baseline, policy: &Policy) -> Vec<Signal> {
+    /// Signals that have moved, with an effect of which this holds.
+    fn moved_where(
+        &self,
+        baseline: &Baseline,
+        policy: &Policy,
+        holds: impl Fn(&[Effect], &MinEffect) -> bool,
+    ) -> Vec<Signal> {
         let signals = watch::armed(baseline, policy).zip(&self.watch.signals);
         signals
             .filter(|(signal, evidence)| {
                 let Some(line) = evidence.winner() else { return false };
                 moved(evidence.log_evidence(), policy)
-                    && effect::matters(&effect::effects(signal, &line.tally), &policy.min_effect(signal.signal))
+                    && holds(&effect::effects(signal, &line.tally), &policy.min_effect(signal.signal))
             })
             .map(|(signal, _)| signal.signal)
             .collect()
@@ -395,7 +401,7 @@ impl State {
     fn look_for_recovery(&mut self, baseline: &Baseline, policy: &Policy) {
         let window = i64::from(2 * policy.confirm_seconds).max(i64::from(policy.pane_seconds));
         let Some(recent) = &self.recent else { return };
-        if self.until - recent.start < window || recent.requests < policy.min_samples {
+        if self.until - recent.start < window || recent.requests < RECOVERY * policy.min_samples {
             return;
         }
         let still = watch::armed(baseline, policy)
