@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of figures in README.md and docs/ from docs/benchmarks/*.json.
+"""Writes the tables of figures in README.md, drift/README.md and docs/ from docs/benchmarks/*.json.
 
     docs/generate-tables.py            write them
     docs/generate-tables.py --check    fail when one is out of date
@@ -10,7 +10,8 @@ A table stands between `<!-- benchmarks:begin -->` (all files) or `<!-- benchmar
     {"id": "C2.decode.q4_k", "what": "...", "value": 29.1, "unit": "tok/s", "better": "higher", "goal": 29.4,
      "baseline": {"name": "llama.cpp", "value": 22.6}, "ratio": 1.29, "machine": "2 cores, Sapphire Rapids"}
 
-`goal`, `baseline`, `ratio` and `machine` may be absent. Needs nothing but Python 3.10.
+`goal`, `baseline`, `ratio` and `machine` may be absent. Peers side by side stand between `<!-- peers:begin NAME -->` and
+`<!-- peers:end -->`, from docs/benchmarks/peers/NAME.json: a list of rows with the same keys. Needs nothing but Python 3.10.
 """
 
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs" / "benchmarks"
 BLOCK = re.compile(r"(<!-- benchmarks:begin([^>]*) -->\n).*?(<!-- benchmarks:end -->)", flags=re.S)
+PEERS = re.compile(r"(<!-- peers:begin (\S+) -->\n).*?(<!-- peers:end -->)", flags=re.S)
 REQUIRED = ("id", "what", "value", "unit")
 
 
@@ -78,17 +80,28 @@ def tables(names: list[str]) -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def peers(name: str) -> str:
+    path = FIGURES / "peers" / f"{name}.json"
+    if not path.exists():
+        sys.exit(f"{path.relative_to(ROOT)} is not there")
+    rows = json.loads(path.read_text())
+    lines = ["| " + " | ".join(rows[0]) + " |", "| --- " * len(rows[0]) + "|"]
+    lines += ["| " + " | ".join(cell(number(value)) for value in row.values()) + " |" for row in rows]
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         print(__doc__)
         return 2
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for path in [ROOT / "README.md", ROOT / "drift" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         if not path.exists():
             continue
         old = path.read_text()
         new = BLOCK.sub(lambda match: match[1] + tables(match[2].split()) + match[3], old)
+        new = PEERS.sub(lambda match: match[1] + peers(match[2]) + match[3], new)
         if new != old:
             stale.append(path.relative_to(ROOT))
             if not check:

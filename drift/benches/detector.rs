@@ -18,6 +18,7 @@ use perennial_drift::features::fourier::Projection;
 use perennial_drift::features::{Features, NUMERIC};
 use perennial_drift::observe::Interval;
 use perennial_drift::pane::Pane;
+use perennial_drift::pane::key::RING;
 use perennial_drift::pane::layout::Layout;
 use perennial_drift::policy::{Policy, Season, Watched};
 use perennial_drift::signal::{Kind, Signal};
@@ -258,6 +259,10 @@ fn main() {
             folder => folders.push(PathBuf::from(folder)),
         }
     }
+    let busy = Traffic::default().pane(&mut Random(1), &Layout::default(), MONDAY, 100_000);
+    let encoded = busy.encode().expect("is encoded").len();
+    result["memory"] =
+        json!({"pane": busy.memory(), "encoded": encoded, "pane_and_ring": busy.memory() + RING * encoded});
     let mut results = Vec::new();
     for folder in &folders {
         run_streams(folder, &mut results);

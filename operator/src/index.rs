@@ -149,7 +149,10 @@ where
         let owner = self.owner(&child)?;
         let mut children = self.shared.children.write();
         let siblings = children.entry(owner.clone()).or_default();
-        if !siblings.get(&child.name_any()).is_some_and(|known| is_newer(known.as_ref(), &child)) {
+        if !siblings
+            .get(&child.name_any())
+            .is_some_and(|known| is_newer(known.as_ref(), &child))
+        {
             siblings.insert(child.name_any(), Arc::new(child));
         }
         Some(owner)
@@ -162,7 +165,10 @@ where
         let mut children = self.shared.children.write();
         if let Some(siblings) = children.get_mut(&owner) {
             // What was made again after this deletion stays.
-            if !siblings.get(&child.name_any()).is_some_and(|known| is_newer(known.as_ref(), child)) {
+            if !siblings
+                .get(&child.name_any())
+                .is_some_and(|known| is_newer(known.as_ref(), child))
+            {
                 siblings.remove(&child.name_any());
             }
             if siblings.is_empty() {
