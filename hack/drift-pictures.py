@@ -47,7 +47,7 @@ def flow(theme):
     for replica in range(3):
         y = 30 + 70 * replica
         parts += box(20, y, 130, 50, ["replica", "counts requests"], theme)
-        parts += box(190, y, 110, 50, ["pane", "5 minutes, 31 KiB"], theme)
+        parts += box(190, y, 110, 50, ["pane", "5 min, 31 KiB"], theme)
         parts += arrow(150, y + 25, 188, y + 25, theme)
         parts += arrow(300, y + 25, 348, 125, theme)
     parts += box(350, 95, 120, 60, ["one pane", "added exactly"], theme)
@@ -70,7 +70,7 @@ def evidence(theme):
     draw, log, points, crossed = random.Random(7), 0.0, [], None
     for step in range(481):
         day = days * step / 480
-        log = math.log1p(math.exp(log)) + draw.gauss(-0.35, 0.75) + (0.95 if day > change else 0.0)
+        log = min(math.log1p(math.exp(log)) + draw.gauss(-0.35, 0.75) + (0.75 if day > change else 0.0), 23.0 + draw.gauss(0, 0.3))
         points.append((day, max(0.0, log)))
         if crossed is None and log >= threshold:
             crossed = day
@@ -85,13 +85,13 @@ def evidence(theme):
         f'<polyline points="{path}" fill="none" stroke="{theme["accent"]}" stroke-width="2" stroke-linejoin="round"/>',
         text(left, y(threshold) - 8, "the budget: e^13.2 = 518,400", theme["warm"], 13),
         text(x(change) - 8, top + 14, "the change", theme["quiet"], 13, "end"),
-        text((x(crossed) + x(confirmed)) / 2, top - 10, "Suspected", theme["ink"], 13, "end", "600"),
-        text(x(confirmed) + 10, top - 10, "Drifted: it matters, for confirmSeconds", theme["ink"], 13, "start", "600"),
+        text(x(confirmed) - 4, top - 10, "Suspected", theme["ink"], 13, "end", "600"),
+        text(x(confirmed) + 10, top - 10, "Drifted: and it matters", theme["ink"], 13, "start", "600"),
         text(left, 24, "evidence", theme["quiet"], 13),
         text(left - 10, bottom + 4, "1", theme["quiet"], 12, "end"),
         text(left - 10, y(threshold) + 4, "e^13.2", theme["quiet"], 12, "end"),
         text(right, bottom + 22, "days", theme["quiet"], 13, "end"),
-        text(left + 150, bottom - 34, "fair odds: the fortune wanders near one", theme["quiet"], 13),
+        text(left, bottom - 52, "fair odds: the fortune wanders near one", theme["quiet"], 13),
     ]
     return page(860, 290, "Evidence over time", parts)
 

@@ -1,4 +1,5 @@
 //! What watching costs: a request in a pane, and a pane of 64 replicas merged and decided on.
+#![expect(clippy::expect_used, reason = "a bench that cannot prepare its input has failed")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

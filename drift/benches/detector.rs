@@ -3,6 +3,7 @@
 //! `cargo bench -p perennial-drift --bench detector -- STREAMS... [--null N] [--out FILE]` reads each folder's manifest,
 //! and with `--null` plays N million requests with all signals armed and no change. The result is JSON: for each run its
 //! alarms and the frozen parameters, so that the reference in numpy can be run with the same ones.
+#![expect(clippy::expect_used, reason = "a bench that cannot prepare its input has failed")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,9 @@
 //! Which cure belongs to which finding, and that the wrong one is impossible.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot prepare its input has failed"
+)]
 
 mod common;
 

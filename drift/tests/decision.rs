@@ -1,4 +1,5 @@
 //! From panes to a decision: what changes it, and what must not.
+#![expect(clippy::expect_used, reason = "a test that cannot prepare its input has failed")]
 
 mod common;
 

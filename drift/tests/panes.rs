@@ -1,4 +1,5 @@
 //! Panes add exactly, and what is not a pane is refused.
+#![expect(clippy::expect_used, reason = "a test that cannot prepare its input has failed")]
 
 mod common;
 

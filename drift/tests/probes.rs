@@ -1,4 +1,5 @@
 //! Fixed prompts: alike enough is the same, and any systematic change is not.
+#![expect(clippy::expect_used, reason = "a test that cannot prepare its input has failed")]
 
 mod common;
 
@@ -106,6 +107,6 @@ fn runs_of_other_prompts_are_refused_and_change_nothing() {
         .expect_err("is refused");
     assert_eq!(error, ProbeError::Prompts { got: 10, expected: 40 });
     assert_eq!(evidence, before);
-    assert_eq!(Reference::learn(&[good.clone()]), Err(ProbeError::Few(1)));
+    assert_eq!(Reference::learn(std::slice::from_ref(&good)), Err(ProbeError::Few(1)));
     assert_eq!(Reference::learn(&[vec![], vec![], vec![]]), Err(ProbeError::Empty));
 }
