@@ -145,7 +145,7 @@ def peer_rows(detector, peers):
     yield ours
     for row in peers["rows"]:
         if row["name"] == "perennial":
-            row = row | {"what": "the research's reference in numpy"}
+            row = row | {"what": "the same method as first designed, in numpy"}
         source = "" if row["source"] == "run" else f" ({row['source']})"
         cells = {"detector": row["what"] + source, "false alarms in 100,000": row["null"]["per_100k"]}
         for scenario in SCENARIOS:
