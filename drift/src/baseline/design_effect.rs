@@ -86,3 +86,24 @@ pub(crate) fn top(rows: &[Vec<f64>]) -> f64 {
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_eigenvalue_is_found_near_a_tie_too() {
+        assert!((top(&[vec![1.0, 1.0], vec![1.0, -1.0]]) - 2.0).abs() < 1e-6);
+        assert!((top(&[vec![3.0, 0.0, 0.0], vec![0.0, 2.999, 0.0]]) - 9.0).abs() < 0.01);
+        assert!(top(&[vec![0.0, 0.0]]).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_chance_explains_is_one_and_a_spike_is_given_back() {
+        assert!((of_eigenvalue(1.4, 9.0, 200.0) - 1.0).abs() < 1e-12);
+        // Of a true eigenvalue l a sample shows l (1 + g / (l - 1)), with g columns for each row.
+        let (spike, ratio) = (3.2, 9.0 / 200.0);
+        let shown = spike * (1.0 + ratio / (spike - 1.0));
+        assert!((of_eigenvalue(shown, 9.0, 200.0) - spike).abs() < 1e-9);
+    }
+}

@@ -7,7 +7,6 @@
 mod beta;
 mod bisection;
 mod calibrate;
-mod eigenvalue;
 mod gamma;
 mod kolmogorov;
 mod noncentral;
@@ -17,7 +16,6 @@ mod saddle;
 
 pub use beta::{beta_cdf, beta_quantile, beta_sf, student_t_two_sided};
 pub use calibrate::{ln_mixture_calibrator, mixture_calibrator};
-pub use eigenvalue::largest_eigenvalue;
 pub use gamma::{chi_squared_isf, chi_squared_sf, gamma_p, gamma_q, gamma_sf, ln_gamma, ln_gamma_q, ln_gamma_sf};
 pub use kolmogorov::{kolmogorov_isf, kolmogorov_sf};
 pub use noncentral::{noncentral_chi_squared_sf, noncentral_lower_bound};

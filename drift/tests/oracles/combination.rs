@@ -2,8 +2,8 @@
 
 use perennial_drift::classical::combination::{benjamini_hochberg, cauchy_combination, fisher_combination, holm};
 use perennial_drift::math::{
-    chi_squared_isf, gamma_sf, largest_eigenvalue, ln_mixture_calibrator, mixture_calibrator,
-    noncentral_chi_squared_sf, noncentral_lower_bound,
+    chi_squared_isf, gamma_sf, ln_mixture_calibrator, mixture_calibrator, noncentral_chi_squared_sf,
+    noncentral_lower_bound,
 };
 use proptest::prelude::*;
 
@@ -77,28 +77,6 @@ fn outside_its_domain_a_function_is_nan() {
     assert!(gamma_sf(1.0, -1.0, 1.0).is_nan());
     assert!(mixture_calibrator(-0.1).is_nan());
     assert!(noncentral_lower_bound(f64::INFINITY, 2.0, 0.95).is_nan());
-    assert_eq!(largest_eigenvalue(&[1.0, 2.0], 2), None);
-    assert_eq!(largest_eigenvalue(&[f64::NAN], 1), None);
-}
-
-#[test]
-fn eigenvalues_that_are_known() {
-    close(largest_eigenvalue(&[-3.0], 1).unwrap(), -3.0);
-    close(largest_eigenvalue(&[2.0, 1.0, 1.0, 2.0], 2).unwrap(), 3.0);
-    // The path: 2 - 2 cos(n pi / (n + 1)), close to its neighbour.
-    let n = 80usize;
-    let path: Vec<f64> = (0..n * n)
-        .map(|index| match (index / n).abs_diff(index % n) {
-            0 => 2.0,
-            1 => -1.0,
-            _ => 0.0,
-        })
-        .collect();
-    let angle = n as f64 * std::f64::consts::PI / (n as f64 + 1.0);
-    close(largest_eigenvalue(&path, n).unwrap(), 2.0 - 2.0 * angle.cos());
-    // All equal: a tie of every eigenvector.
-    let identity: Vec<f64> = (0..64).map(|index| if index % 9 == 0 { 7.5 } else { 0.0 }).collect();
-    close(largest_eigenvalue(&identity, 8).unwrap(), 7.5);
 }
 
 proptest! {
@@ -112,22 +90,6 @@ proptest! {
         }
         prop_assert!((0.0..=1.0).contains(&fisher_combination(&p).unwrap().p_value));
         prop_assert!((0.0..=1.0).contains(&cauchy_combination(&p).unwrap()));
-    }
-
-    #[test]
-    fn the_largest_eigenvalue_bounds_every_quotient(
-        factor in prop::collection::vec(-3.0..3.0f64, 30),
-        direction in prop::collection::vec(-1.0..1.0f64, 6),
-    ) {
-        // A matrix A^T A of five rows.
-        let entry = |i: usize, j: usize| (0..5).map(|k| factor[k * 6 + i] * factor[k * 6 + j]).sum::<f64>();
-        let matrix: Vec<f64> = (0..36).map(|index| entry(index / 6, index % 6)).collect();
-        let largest = largest_eigenvalue(&matrix, 6).unwrap();
-        let trace: f64 = (0..6).map(|index| matrix[index * 7]).sum();
-        prop_assert!(largest >= trace / 6.0 - 1e-9 && largest <= trace + 1e-9);
-        let square: f64 = direction.iter().map(|value| value * value).sum();
-        let form: f64 = (0..36).map(|index| direction[index / 6] * matrix[index] * direction[index % 6]).sum();
-        prop_assert!(form <= largest * square + 1e-9);
     }
 
     #[test]
