@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of figures in README.md and docs/ from docs/benchmarks/*.json.
+"""Writes the tables of figures in README.md, drift/README.md and docs/ from docs/benchmarks/*.json.
 
     docs/generate-tables.py            write them
     docs/generate-tables.py --check    fail when one is out of date
@@ -84,7 +84,7 @@ def main() -> int:
         print(__doc__)
         return 2
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for path in [ROOT / "README.md", ROOT / "drift" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         if not path.exists():
             continue
         old = path.read_text()
