@@ -31,7 +31,7 @@ def check(holds: bool, failure: str) -> None:
 
 
 def documents() -> list[Path]:
-    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "drift/README.md")]
     return [path for path in top if path.exists()] + sorted((ROOT / "docs").rglob("*.md"))
 
 
