@@ -155,3 +155,25 @@ fn what_is_on_the_edge_of_a_scale_is_counted_once() {
     let read = Pane::decode(&Layout::default(), &bytes(&pane)).expect("each request is counted once");
     assert_eq!(read.requests(), 10);
 }
+
+/// Stored panes are read for years, and by servers of other versions: a change of these bytes is a new version.
+#[test]
+fn the_encoding_of_version_one_does_not_change() {
+    let mut pane = Pane::new(&Layout::new("golden"), MONDAY, 300);
+    for request in 0..50_u16 {
+        let mut features = common::empty();
+        features.numbers = [Some(f64::from(request)); 8];
+        features.events = [Some(request % 3 == 0); 8];
+        features.language = Some(7);
+        features.token_bucket = Some(request * 20);
+        features.fourier = Some(Box::new([i32::from(request) - 25; 256]));
+        features.requester = Some(u64::from(request) << 40);
+        features.prompt_hash = Some(u64::from(request) << 50);
+        pane.add(&features);
+    }
+    let bytes = bytes(&pane);
+    assert_eq!(
+        perennial_drift::envelope::digest(&bytes),
+        "sha256:e5f5030b217643bb098b4764f25762f2660249ee58725f7e5fabd76215450239"
+    );
+}

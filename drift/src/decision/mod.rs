@@ -142,9 +142,9 @@ pub(crate) fn join(into: &mut Vec<Tally>, from: Vec<Tally>) {
     }
 }
 
-/// What of a policy decides about evidence.
+/// Equal for equal policies, also of other versions of this program: by the names of fields.
 fn fingerprint(policy: &Policy) -> u64 {
-    envelope::fingerprint(format!("{policy:?}").as_bytes())
+    envelope::fingerprint(&serde_json::to_vec(policy).unwrap_or_default())
 }
 
 impl State {
