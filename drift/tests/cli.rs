@@ -241,6 +241,18 @@ fn every_form_of_input_is_taken() {
 }
 
 #[test]
+fn bad_lines_are_named_when_too_little_is_left_of_the_input() {
+    let folder = Folder::new();
+    folder.write("in.jsonl", "{\"time\": 1793577600}\nnot json\n");
+    let output = drift(folder.0.path(), &["replay", "in.jsonl"]);
+    assert_eq!(output.status.code(), Some(2));
+    let words = String::from_utf8_lossy(&output.stderr);
+    for part in ["in.jsonl:2:", "there never was enough for a baseline"] {
+        assert!(words.contains(part), "{words}");
+    }
+}
+
+#[test]
 fn bad_lines_are_counted_and_named() {
     let folder = Folder::new();
     let mut lines: Vec<Vec<u8>> = perennial(4, false)

@@ -22,6 +22,8 @@ use crate::learning::{learn, read_baseline, read_state, write};
 use crate::panes::Panes;
 use crate::policy_file;
 use crate::series::{Drawn, Series};
+use crate::terminal::Style;
+use crate::text;
 use crate::words::Clock;
 
 /// Why a stretch of time said nothing.
@@ -173,7 +175,13 @@ pub fn replay(files: &[PathBuf], input: &Input, stored: &Stored) -> Result<Outco
         .as_deref()
         .map(|path| read_state(path, &layout))
         .transpose()?;
-    let outcome = play(panes, reader.summary, policy, policy_name, clock, kept, state)?;
+    // What was wrong with the input may be why the rest fails.
+    let mut read = String::new();
+    if reader.summary.bad_lines > 0 {
+        text::input(&mut read, &reader.summary, Style::of_terminal());
+    }
+    let outcome =
+        play(panes, reader.summary, policy, policy_name, clock, kept, state).inspect_err(|_| eprint!("{read}"))?;
     if let Some(path) = &stored.baseline_out {
         write(path, &outcome.baseline.encode()?)?;
     }
