@@ -1,4 +1,7 @@
 //! How large a change is, with bounds. Evidence says "not the baseline"; only this says "matters".
+//!
+//! What is measured begins where the evidence says that the change did. A beginning that was chosen for its evidence makes an
+//! effect look somewhat large at first, which is why a policy confirms it over some time.
 
 use serde::{Deserialize, Serialize};
 

@@ -161,7 +161,8 @@ fn sentence(baseline: &SignalBaseline, tally: &Tally, effects: &[Effect], since:
                 100.0 * before,
                 100.0 * now,
                 100.0 * increase.estimate,
-                100.0 * increase.lower
+                // Of a fall the bound that is nearer to none is the upper one.
+                100.0 * if now > before { increase.lower } else { increase.upper }
             )
         }
         (_, Some(effect)) => {

@@ -194,7 +194,7 @@ pub enum PolicyError {
         high: u64,
     },
     /// Nothing to watch.
-    #[error("no signal has a weight above 0: nothing would be watched")]
+    #[error("no signal has a weight above 0, or only operational ones, which never weigh: nothing would be watched")]
     Empty,
     /// Twice the same.
     #[error("the signal {0} is there twice")]
@@ -238,7 +238,7 @@ impl Policy {
         bounds("falseAlarms.maxPerMille", self.max_per_mille.into(), 1, 1_000)?;
         bounds("falseAlarms.perDays", self.per_days.into(), 1, 3_650)?;
         bounds("confirmSeconds", self.confirm_seconds.into(), 0, 2_592_000)?;
-        if self.signals.iter().all(|watched| watched.weight == 0) {
+        if self.signals.iter().all(|watched| self.weight(watched.signal) == 0.0) {
             return Err(PolicyError::Empty);
         }
         for (position, watched) in self.signals.iter().enumerate() {
@@ -340,6 +340,15 @@ mod tests {
         assert_eq!(Season::HourOfWeek.cell(monday + 86_400 * 6), 24 * 6 + 9);
         assert_eq!(Season::HourOfDay.cell(-1), 23);
         assert_eq!(Season::None.cell(monday), 0);
+    }
+
+    #[test]
+    fn operational_signals_alone_watch_nothing() {
+        let policy = Policy {
+            signals: vec![Watched::new(Signal::ErrorRate)],
+            ..Policy::default()
+        };
+        assert_eq!(policy.validate(), Err(PolicyError::Empty));
     }
 
     #[test]

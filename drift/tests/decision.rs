@@ -103,8 +103,8 @@ fn evidence_alone_is_never_a_drift() {
     }
     assert!(seen.contains(&Phase::Suspected));
     assert!(!seen.contains(&Phase::Drifted));
-    // Each suspicion comes to nothing after twice the time of confirmation, and is counted.
-    assert!(state.left.cleared >= 5, "{:?}", state.left);
+    // One suspicion after the other comes to nothing, each after twice the time of the one before.
+    assert!((3..=5).contains(&state.left.cleared), "{:?}", state.left);
 }
 
 #[test]

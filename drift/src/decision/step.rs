@@ -15,6 +15,9 @@ use super::{Pending, Phase, State, Step, StepError, Taken, fingerprint, join, mo
 /// A drift is over by the word of so many times the requests that a pane needs: few requests that look as ever are chance.
 const RECOVERY: u64 = 10;
 
+/// How often the time until a suspicion is dropped doubles, with each one that came to nothing.
+const PATIENCE: u64 = 6;
+
 impl State {
     /// Takes the next stretch of time.
     ///
@@ -130,9 +133,12 @@ impl State {
             Phase::Suspected => {
                 self.weigh_effect(baseline, policy);
                 self.confirm(confirm);
+                // A lasting change that does not matter is suspected anew each time: it is let go of ever more slowly, so
+                // that a reader sees one long suspicion and not a hundred short ones.
+                let patience = (2 * confirm).max(1) << self.left.cleared.min(PATIENCE);
                 if self
                     .matters_not_since
-                    .is_some_and(|since| self.until - since >= (2 * confirm).max(1))
+                    .is_some_and(|since| self.until - since >= patience)
                 {
                     self.left.cleared += 1;
                     self.clear(baseline, policy);

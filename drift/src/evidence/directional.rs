@@ -29,7 +29,7 @@ pub fn log_e(standardised_sum: f64, count: f64, kappa: &[f64; 8], phi: f64) -> [
 const ERRORS: f64 = 3.0;
 
 /// The cumulants, not smaller than where a mean that is off by three of its standard errors stands still. Baselines of
-/// more than 3,600 values are not concerned.
+/// more than 3,600 independent values are not concerned.
 #[must_use]
 pub fn with_margin(kappa: &[f64; 8], size: f64, phi: f64) -> [f64; 8] {
     let off = ERRORS * libm::sqrt(phi / size.max(1.0));

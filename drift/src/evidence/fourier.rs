@@ -4,7 +4,7 @@
 //! weights are the eigenvalues of the features' covariance S. So `exp(s T - kappa(s))` with
 //! `kappa(s) = -ln det(1 - 2 s S) / 2` is an e-value for each `s` below `1 / (2 largest eigenvalue)`; a mixture of some
 //! is used. The gamma approximation that is usual for T (Gretton et al., 2009) has too light a tail: with it the promised
-//! rate of false alarms was exceeded thirtyfold.
+//! rate of false alarms was exceeded a hundredfold.
 //!
 //! The reference has an error of its own, which is the same for all panes and would add up. The e-value is valid for
 //! every true mean as far from the reference as that error is with 99.5 % probability.
