@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Reasons that are stages and states of a normal life: nobody has to act.
 NEEDS_NOBODY = {
-    "AllReplicasReady", "Downloading", "DrainingOldRevision", "LoadingWeights", "Paused", "Resolved",
+    "AllReplicasReady", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "LoadingWeights", "NoReplicaReady", "Paused", "Resolved",
     "Resolving", "RevisionServes", "Routable", "ScaledToZero", "Scaling", "Scheduled", "StartingPods", "Suspended",
-    "SwitchingTraffic", "Verifying", "WarmingUp",
+    "SwitchingTraffic", "ValidMetricFound", "Verifying", "WarmingUp",
 }  # fmt: skip
 
 passed = 0

@@ -19,6 +19,10 @@ pub enum ConditionType {
     ModelResolved,
     /// The cluster has room for the replicas.
     CapacityAvailable,
+    /// The autoscaler knows the load; present only with `spec.autoscaling`.
+    ScalingActive,
+    /// More replicas are needed than there may be or can be; present only with `spec.autoscaling`.
+    ScalingLimited,
     /// Work is under way; present only when true (kstatus).
     Reconciling,
     /// Nothing more happens until somebody acts; present only when true (kstatus).
@@ -85,6 +89,20 @@ reasons! {
     Scaling,
     /// The old revision finishes its requests.
     DrainingOldRevision,
+    /// All ready replicas tell their load.
+    ValidMetricFound,
+    /// Some ready replicas do not tell their load: they count as full, none is taken away on their account.
+    MetricsIncomplete,
+    /// No ready replica tells its load: the number of replicas is held.
+    MetricsUnavailable,
+    /// No replica is ready, so none can be asked.
+    NoReplicaReady,
+    /// As many replicas as the load needs are within the limits.
+    DesiredWithinRange,
+    /// The load needs more than `maxReplicas`.
+    TooManyReplicas,
+    /// The load needs more at once than `behavior.scaleUp` allows.
+    ScaleUpLimit,
     /// The object contradicts itself or the cluster refuses what was rendered from it.
     InvalidSpec,
     /// A Service, Deployment or the like of that name belongs to somebody else.

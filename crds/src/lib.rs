@@ -2,6 +2,7 @@
 //!
 //! Everything here is data: no client, no I/O, no clock. The generated YAML lies at the top level of this folder.
 
+pub mod autoscaling;
 pub mod conditions;
 pub mod generate;
 pub mod llm_deployment;

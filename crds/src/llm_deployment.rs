@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::autoscaling::AutoscalingSpec;
 use crate::quantity::Quantity;
 use crate::status::LLMDeploymentStatus;
 
@@ -38,6 +39,9 @@ use crate::status::LLMDeploymentStatus;
 )]
 #[cfg_attr(test, kube(cel))]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.autoscaling) || !has(oldSelf.autoscaling) || self.replicas == oldSelf.replicas"
+).message("spec.autoscaling decides how many replicas there are: change autoscaling.minReplicas and maxReplicas, or remove autoscaling to set spec.replicas"))]
 pub struct LLMDeploymentSpec {
     /// The model and where it comes from.
     pub model: ModelSpec,
@@ -50,10 +54,14 @@ pub struct LLMDeploymentSpec {
     /// CPU and memory for each replica, requested and limited alike. Absent: neither is requested nor limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesSpec>,
-    /// How many replicas serve. Also set by `kubectl scale` and by a HorizontalPodAutoscaler.
+    /// How many replicas serve. Also set by `kubectl scale` and by a HorizontalPodAutoscaler. With `autoscaling` it only says
+    /// with how many to begin, and cannot be changed.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
+    /// Grow and shrink with the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingSpec>,
     /// How a change is rolled out.
     #[serde(default)]
     pub rollout: RolloutSpec,

@@ -9,10 +9,21 @@ use serde::{Deserialize, Serialize};
 
 /// Port of the OpenAI API in a serving pod.
 pub const API_PORT: u16 = 8080;
-/// Port of `/livez`, `/readyz`, `/metrics` and `/loading` in a serving pod.
+/// Port of `/livez`, `/readyz`, `/metrics`, `/loading` and `/load` in a serving pod.
 pub const METRICS_PORT: u16 = 9090;
 /// Path on [`METRICS_PORT`] that answers with a [`LoadingProgress`].
 pub const LOADING_PATH: &str = "/loading";
+/// Path on [`METRICS_PORT`] that answers with a [`Load`].
+pub const LOAD_PATH: &str = "/load";
+/// Version of [`Load`] that this code writes.
+pub const LOAD_VERSION: u32 = 1;
+/// Number of buckets of [`Load::first_token`].
+pub const FIRST_TOKEN_BUCKETS: usize = 23;
+/// Upper bounds of the buckets of [`Load::first_token`] in seconds, vLLM's; the last bucket holds the rest.
+pub const FIRST_TOKEN_SECONDS: [f64; FIRST_TOKEN_BUCKETS - 1] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    160.0, 640.0, 2560.0,
+];
 /// Directory in a serving pod for downloads and scratch; survives a restart of the container, not of the pod.
 pub const SCRATCH_DIRECTORY: &str = "/var/lib/perennial";
 /// Where the claim of a `persistentVolumeClaim` source is mounted, read-only.
@@ -82,6 +93,46 @@ pub struct LoadingProgress {
     /// Estimate until ready, from the measured rate; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_seconds: Option<u64>,
+}
+
+/// Answer of [`LOAD_PATH`]: how loaded a serving pod is. Counters count from the start of its process.
+///
+/// All of it is numbers, so that reading one costs no allocation. Fields may be added; a change of a meaning is a new version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// [`LOAD_VERSION`] of the writer.
+    pub version: u32,
+    /// A random number below 2^53 that differs between two starts.
+    pub boot_id: u64,
+    /// Whether requests are answered.
+    pub ready: bool,
+    /// Requests that are computed.
+    pub running: u32,
+    /// Requests in the queue.
+    pub waiting: u32,
+    /// Most requests that are computed at the same time.
+    pub max_running: u32,
+    /// Prompt tokens in the queue.
+    pub queued_tokens: u64,
+    /// Tokens of the key-value cache in use.
+    pub cache_used_tokens: u64,
+    /// Tokens of the key-value cache.
+    pub cache_total_tokens: u64,
+    /// Requests that arrived, those that were refused for a full queue too.
+    pub requests: u64,
+    /// Requests that ended.
+    pub finished: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Seconds that the ended requests were computed, without their wait, summed over requests.
+    pub computed_seconds: f64,
+    /// Seconds from the start of the process to its first token; absent before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_start_seconds: Option<f64>,
+    /// Requests by the time from their arrival to their first token, one count per bucket of [`FIRST_TOKEN_SECONDS`],
+    /// not cumulative.
+    pub first_token: [u32; FIRST_TOKEN_BUCKETS],
 }
 
 /// Why a container of ours gave up, as a word that the operator can act on.

@@ -1,6 +1,6 @@
 //! What the operator says of an `LLMDeployment`.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,11 @@ pub struct LLMDeploymentStatus {
     /// How far the newest replica is that is still starting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_start: Option<ColdStartStatus>,
-    /// `Ready`, `Available`, `Progressing`, `ModelResolved`, `CapacityAvailable`; `Reconciling` and `Stalled` when true.
+    /// What the autoscaler does; absent without `spec.autoscaling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
+    /// `Ready`, `Available`, `Progressing`, `ModelResolved`, `CapacityAvailable`; `ScalingActive` and `ScalingLimited` with
+    /// `spec.autoscaling`; `Reconciling` and `Stalled` when true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 16))]
@@ -64,6 +68,7 @@ impl Default for LLMDeploymentStatus {
             update_revision: None,
             model: None,
             cold_start: None,
+            autoscaling: None,
             conditions: Vec::new(),
         }
     }
@@ -101,6 +106,36 @@ pub struct ColdStartStatus {
     /// Estimate until it answers, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_seconds: Option<i64>,
+}
+
+/// What the autoscaler does.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// Replicas that are wanted now.
+    #[serde(default)]
+    pub desired_replicas: i32,
+    /// Seconds from asking for a replica to its first token: the median of the last ones. So far ahead the load is looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_start_seconds: Option<i64>,
+    /// The last changes, newest first; at most five.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub last_decisions: Vec<ScalingDecision>,
+}
+
+/// One change of the number of replicas.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingDecision {
+    /// When.
+    pub time: Time,
+    /// Replicas before.
+    pub from: i32,
+    /// Replicas after.
+    pub to: i32,
+    /// Why: `WaitingRequests 9.1 per replica > 4`.
+    pub reason: String,
 }
 
 fn unobserved() -> i64 {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::deployment::notice::Notice;
 use crate::deployment::observe::{Indexes, Kept};
+use crate::deployment::reconcile::DELETION_COST;
 use crate::disposition::Disposition;
 use crate::index::Owner;
 
@@ -308,6 +309,24 @@ impl Writer {
             // A record that somebody deleted cannot be marked, and must not keep the rest from being done.
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(failure::<ControllerRevision>("mark", revision, source)),
+        }
+    }
+
+    /// Says how much it costs to remove a pod, compared with its siblings; `None`: as much as usual.
+    ///
+    /// # Errors
+    /// If the API server refuses. A pod that is gone already is no error.
+    pub async fn deletion_cost(&self, owner: &Owner, pod: &str, cost: Option<&str>) -> Result<(), Error> {
+        self.check()?;
+        let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match self.api::<Pod>(owner).patch_metadata(pod, &parameters, &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(failure::<Pod>("mark", pod, source)),
         }
     }
 

@@ -18,8 +18,11 @@ use parking_lot::Mutex;
 use perennial_crds::LLMDeployment;
 use perennial_crds::conditions::Reason;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use crate::autoscaling::scaler::{Objects, Scaler};
 use crate::backoff::Backoff;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::{self, Shell, reconcile};
@@ -68,6 +71,7 @@ pub async fn run(
     client: Client,
     namespace: Option<&str>,
     shell: Shell,
+    nudges: mpsc::Receiver<Owner>,
     metrics: Arc<Metrics>,
     limits: Limits,
     cancel: CancellationToken,
@@ -84,10 +88,19 @@ pub async fn run(
     let objects = reflector::reflector(writer, objects.map(|event| event.map(|event| event.modify(slim))));
     let changed = changed_objects(objects, Arc::clone(&context));
     let children = follow(&client, namespace, &context.shell.indexes);
-    let queue = stream::select(changed, children)
+    let nudges = stream::unfold(nudges, async |mut nudges| nudges.recv().await.map(|owner| (owner, nudges)));
+    let queue = stream::select(stream::select(changed, children), nudges.boxed())
         .map(|owner| Ok::<_, Infallible>(ObjectRef::<Guarded>::new(&owner.name).within(&owner.namespace)))
         .take_until(cancel.cancelled_owned());
     let config = Config::default().debounce(DEBOUNCE).concurrency(limits.concurrency);
+    // Ends with this function, also when that is dropped because the lease was lost.
+    let scaler = Scaler::new(
+        readable(reader.clone()),
+        context.shell.indexes.clone(),
+        context.shell.board.clone(),
+        Arc::clone(&context.metrics),
+    );
+    let _scaler = AbortOnDropHandle::new(tokio::spawn(scaler.run()));
     applier(
         |object, context| Box::pin(look(object, context)),
         error_policy,
@@ -98,6 +111,17 @@ pub async fn run(
     )
     .for_each(|_| std::future::ready(()))
     .await;
+}
+
+/// The objects that can be read, as they are in the cache.
+fn readable(reader: reflector::Store<Guarded>) -> Objects {
+    Box::new(move || {
+        let scaled = |object: Arc<Guarded>| {
+            let readable = object.0.as_ref().ok()?;
+            readable.spec.autoscaling.is_some().then(|| Arc::new(readable.clone()))
+        };
+        reader.state().into_iter().filter_map(scaled).collect()
+    })
 }
 
 fn scoped<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(

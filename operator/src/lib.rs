@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod apply;
 pub mod args;
+pub mod autoscaling;
 pub mod backoff;
 pub mod client;
 pub mod controller;

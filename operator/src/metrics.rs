@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use crate::autoscaling::scrape::Asked;
 
 /// Name of the one controller in labels.
 pub const CONTROLLER: &str = "llmdeployment";
@@ -24,6 +26,10 @@ pub struct Metrics {
     leader: GaugeVec,
     requests: IntCounterVec,
     stalled: IntGaugeVec,
+    scrapes: IntCounterVec,
+    scrape_seconds: Histogram,
+    oldest_load: Gauge,
+    scalings: IntCounterVec,
 }
 
 impl Metrics {
@@ -55,6 +61,19 @@ impl Metrics {
             &["controller"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let scrape_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "perennial_autoscaling_round_seconds",
+                "Time in which all pods of all scaled objects were asked once.",
+            )
+            .buckets(vec![0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]),
+        )?;
+        registry.register(Box::new(scrape_seconds.clone()))?;
+        let oldest_load = Gauge::new(
+            "perennial_autoscaling_oldest_load_seconds",
+            "For how long no ready pod of an object has told its load; of the object for which it is the longest.",
+        )?;
+        registry.register(Box::new(oldest_load.clone()))?;
         let leader = GaugeVec::new(
             Opts::new(
                 "leader_election_master_status",
@@ -106,12 +125,27 @@ impl Metrics {
                 "LLMDeployments by the reason of their Ready condition.",
                 &["reason"],
             )?,
+            scrapes: counter(
+                "perennial_autoscaling_scrapes_total",
+                "Pods that were asked for their load, by result (success, timeout, connection, protocol, status, unreadable, version).",
+                &["result"],
+            )?,
+            scalings: counter(
+                "perennial_autoscaling_decisions_total",
+                "Decisions that changed a number of replicas, by direction (up, down).",
+                &["direction"],
+            )?,
+            scrape_seconds,
+            oldest_load,
             seconds,
             leader,
             registry,
         };
         for result in ["success", "requeue_after", "error"] {
             metrics.reconciles.with_label_values(&[CONTROLLER, result]);
+        }
+        for direction in ["up", "down"] {
+            metrics.scalings.with_label_values(&[direction]);
         }
         metrics.errors.with_label_values(&[CONTROLLER]);
         metrics.timeouts.with_label_values(&[CONTROLLER]);
@@ -171,6 +205,30 @@ impl Metrics {
     /// Counts one request to the API server.
     pub fn request(&self, code: &str, method: &str) {
         self.requests.with_label_values(&[code, method]).inc();
+    }
+
+    /// Counts a round of questions for loads.
+    pub fn scraped(&self, asked: &[Asked], took: Duration) {
+        self.scrape_seconds.observe(took.as_secs_f64());
+        for one in asked {
+            let result = match &one.answer {
+                Some(Ok(_)) => "success",
+                Some(Err(error)) => error.label(),
+                None => continue,
+            };
+            self.scrapes.with_label_values(&[result]).inc();
+        }
+    }
+
+    /// Says how old the oldest news of any scaled object is, in seconds.
+    pub fn oldest_load(&self, seconds: f64) {
+        self.oldest_load.set(seconds);
+    }
+
+    /// Counts a change of the number of replicas.
+    pub fn scaled(&self, up: bool) {
+        let direction = if up { "up" } else { "down" };
+        self.scalings.with_label_values(&[direction]).inc();
     }
 
     /// Moves one object from one reason of `Ready` to another in the count of objects.

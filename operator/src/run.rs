@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Health};
 use crate::apply::Writer;
 use crate::args::Args;
+use crate::autoscaling::board::Board;
 use crate::controller::{self, Limits};
 use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
@@ -172,6 +173,7 @@ async fn lead(
     let loading = LoadingReader::new().context("cannot set up the reader of pods' progress")?;
     let controllers = namespaces.into_iter().map(|namespace| {
         let indexes = Indexes::default();
+        let (board, nudges) = Board::new();
         let shell = Shell {
             writer: Writer::new(client.clone(), &args.identity, Arc::clone(&leads), indexes.clone()),
             indexes,
@@ -180,12 +182,14 @@ async fn lead(
                 server_image: args.server_image.clone(),
                 plain_http_registries: args.plain_http_registries.clone(),
             },
+            board,
             remembered: Remembered::default(),
         };
         controller::run(
             client.clone(),
             namespace,
             shell,
+            nudges,
             Arc::clone(metrics),
             limits,
             cancel.clone(),

@@ -14,7 +14,9 @@ use common::{COMMIT, KnownExt, PINNED, ago, cluster, failure, finding, known, no
 use jiff::Timestamp;
 use perennial_crds::conditions::Reason;
 use perennial_crds::serving::{LoadingProgress, LoadingStage};
-use perennial_crds::status::LLMDeploymentStatus;
+use perennial_crds::status::{LLMDeploymentStatus, ScalingDecision};
+use perennial_autoscaler::{Limit, Sight};
+use perennial_operator::autoscaling::board::Verdict;
 use perennial_operator::deployment::diagnose::Finding;
 use perennial_operator::deployment::notice::{Notice, notices};
 use perennial_operator::deployment::plan::{Observed, Wanted, plan};
@@ -31,6 +33,7 @@ struct Look {
     finding: Option<Finding>,
     progress: Option<(String, LoadingProgress)>,
     old: LLMDeploymentStatus,
+    verdict: Option<Verdict>,
     at: Timestamp,
 }
 
@@ -53,6 +56,7 @@ fn look(seen: Observed, target: &str) -> Look {
         finding: None,
         progress: None,
         old: LLMDeploymentStatus::default(),
+        verdict: None,
         at: now(),
     }
 }
@@ -115,6 +119,7 @@ impl Look {
             progress: self.progress.as_ref(),
             replicas: 2,
             model: Some(&model),
+            verdict: self.verdict.as_ref(),
         };
         status(&self.old, &view, self.at)
     }
@@ -499,4 +504,75 @@ fn a_failure_keeps_its_own_words() {
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert_eq!(stalled.message, failure(None).message);
     assert_eq!(condition(&status, "Ready"), Some("True"));
+}
+
+const SCALED: &str = "model: {source: {huggingFace: {repository: org/tiny, revision: 0123456789abcdef0123456789abcdef01234567}}}
+replicas: 2
+autoscaling: {maxReplicas: 5}";
+
+fn scaled(sight: Sight, limit: Option<Limit>, decisions: Vec<ScalingDecision>) -> Look {
+    look(serving(), "a").with(|look| {
+        SCALED.clone_into(&mut look.spec);
+        look.verdict = Some(Verdict {
+            uid: "11111111-2222-3333-4444-555555555555".to_owned(),
+            desired: 2,
+            sight,
+            limit,
+            decisions,
+            cold_start: Some(42),
+            work: std::collections::HashMap::new(),
+        });
+    })
+}
+
+fn decision(from: i32, to: i32, reason: &str) -> ScalingDecision {
+    ScalingDecision {
+        time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()),
+        from,
+        to,
+        reason: reason.to_owned(),
+    }
+}
+
+#[test]
+fn the_autoscaler_says_what_it_sees_and_what_holds_it_back() {
+    for (sight, limit, active, limited) in [
+        (Sight::Full, None, "True/ValidMetricFound", "False/DesiredWithinRange"),
+        (Sight::Partial { seen: 1, of: 2 }, None, "True/MetricsIncomplete", "False/DesiredWithinRange"),
+        (Sight::Blind { of: 2 }, None, "False/MetricsUnavailable", "False/DesiredWithinRange"),
+        (Sight::NoneReady, None, "False/NoReplicaReady", "False/DesiredWithinRange"),
+        (Sight::Full, Some(Limit::Maximum), "True/ValidMetricFound", "True/TooManyReplicas"),
+        (Sight::Full, Some(Limit::UpRate), "True/ValidMetricFound", "True/ScaleUpLimit"),
+        (Sight::Full, Some(Limit::Room), "True/ValidMetricFound", "True/Unschedulable"),
+        (Sight::Full, Some(Limit::Rollout), "True/ValidMetricFound", "False/DesiredWithinRange"),
+    ] {
+        let said = conditions(&scaled(sight, limit, Vec::new()).status());
+        for expected in [format!("ScalingActive={active}"), format!("ScalingLimited={limited}")] {
+            assert!(said.contains(&expected), "{expected} is not in {said:?}");
+        }
+    }
+    let blocked = scaled(Sight::Full, Some(Limit::Room), Vec::new()).finding(Reason::InsufficientAccelerator, false);
+    assert!(conditions(&blocked.status()).contains(&"ScalingLimited=True/InsufficientAccelerator".to_owned()));
+    // Without an autoscaler nothing is said of it.
+    let plain = look(serving(), "a").status();
+    assert!(plain.autoscaling.is_none() && condition(&plain, "ScalingActive").is_none());
+}
+
+#[test]
+fn decisions_are_kept_until_the_autoscaler_speaks_again_and_each_is_told_once() {
+    let first = decision(1, 2, "WaitingRequests 9.1 per replica > 4");
+    let old = scaled(Sight::Full, None, vec![first.clone()]).status();
+    let scaling = old.autoscaling.clone().unwrap();
+    assert_eq!((scaling.desired_replicas, scaling.cold_start_seconds), (2, Some(42)));
+    let silent = look(serving(), "a").with(|look| {
+        SCALED.clone_into(&mut look.spec);
+        look.old = old.clone();
+    });
+    assert_eq!(silent.status().autoscaling, old.autoscaling);
+    let second = decision(2, 3, "RunningRequests 8.0 per replica > 4");
+    let new = scaled(Sight::Full, None, vec![second, first]).status();
+    let told: Vec<_> = notices(&old, &new).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+    let expected = "Scaled from 2 to 3: RunningRequests 8.0 per replica > 4".to_owned();
+    assert_eq!(told, [("ScaledUp".to_owned(), expected)]);
+    assert!(notices(&new, &new).is_empty());
 }

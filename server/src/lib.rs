@@ -7,6 +7,7 @@
 pub mod api;
 pub mod cli;
 pub mod lifecycle;
+pub mod load;
 pub mod metrics;
 pub mod probes;
 pub mod serve;

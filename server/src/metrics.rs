@@ -6,12 +6,11 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use perennial_crds::serving::FIRST_TOKEN_SECONDS;
 use perennial_engine::{EngineInfo, LoadSnapshot};
 
-const FIRST_TOKEN_SECONDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
-];
+use crate::load::LoadCounters;
+
 const BETWEEN_TOKENS_SECONDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 ];
@@ -52,6 +51,8 @@ impl Outcome {
 
 /// One server's metrics.
 pub struct Metrics {
+    /// What `/load` tells.
+    pub load: LoadCounters,
     registry: Registry,
     vllm_alias: bool,
     waiting: Gauge,
@@ -129,6 +130,7 @@ impl Metrics {
             success.with_label_values(&[outcome.label()]).reset();
         }
         Ok(Self {
+            load: LoadCounters::new(),
             vllm_alias,
             waiting: build.gauge("num_requests_waiting", "Requests in the queue.")?,
             running: build.gauge("num_requests_running", "Requests that take part in steps.")?,
@@ -146,7 +148,7 @@ impl Metrics {
             first_token: build.histogram(
                 "time_to_first_token_seconds",
                 "From the arrival of a request to its first token.",
-                FIRST_TOKEN_SECONDS,
+                &FIRST_TOKEN_SECONDS,
             )?,
             between_tokens: build.histogram(
                 "inter_token_latency_seconds",
@@ -168,8 +170,9 @@ impl Metrics {
         })
     }
 
-    /// Says what the engine is.
-    pub fn set_engine(&self, info: &EngineInfo) {
+    /// Says what the engine is, and how many requests it computes at the same time.
+    pub fn set_engine(&self, info: &EngineInfo, max_running: u32) {
+        self.load.set_engine(max_running, info.block_size);
         let (size, blocks) = (info.block_size.to_string(), info.blocks.to_string());
         self.cache_config
             .with_label_values(&[size.as_str(), blocks.as_str(), "False"])
@@ -184,6 +187,7 @@ impl Metrics {
     /// A request's first token.
     pub fn first_token(&self, after: Duration) {
         self.first_token.observe(after.as_secs_f64());
+        self.load.first_token(after);
     }
 
     /// A request's next token.
@@ -194,20 +198,34 @@ impl Metrics {
     /// A request was refused.
     pub fn rejected(&self) {
         self.rejected.inc();
+        self.load.arrived();
     }
 
     /// A request was accepted.
     pub fn accepted(&self, prompt_tokens: usize) {
         self.prompt_tokens_total.inc_by(prompt_tokens as u64);
+        self.load.arrived();
     }
 
     /// A token of any answer was produced.
     pub fn generated(&self) {
         self.generation_tokens_total.inc();
+        self.load.generated();
     }
 
-    /// A request ended.
-    pub fn finished(&self, outcome: Outcome, prompt_tokens: usize, generated_tokens: usize, after: Duration) {
+    /// A request ended, so long after its arrival; of that it was computed for a part, unless it never left the queue.
+    pub fn finished(
+        &self,
+        outcome: Outcome,
+        prompt_tokens: usize,
+        generated_tokens: usize,
+        after: Duration,
+        computed: Option<Duration>,
+    ) {
+        // One that gave up in the queue says nothing of how long computing takes.
+        if let Some(computed) = computed {
+            self.load.finished(computed);
+        }
         self.success.with_label_values(&[outcome.label()]).inc();
         self.prompt_tokens.observe(prompt_tokens as f64);
         self.generation_tokens.observe(generated_tokens as f64);
@@ -263,13 +281,14 @@ mod tests {
     #[test]
     fn the_metrics_that_scaling_rules_read_are_there_from_the_start() {
         let metrics = Metrics::new("m", true).expect("metrics");
-        metrics.set_engine(&EngineInfo {
+        let info = EngineInfo {
             max_length: 1,
             vocabulary: 1,
             block_size: 32,
             blocks: 4,
             end_tokens: Vec::new(),
-        });
+        };
+        metrics.set_engine(&info, 16);
         let load = LoadSnapshot {
             waiting: 3,
             running: 2,

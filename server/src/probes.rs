@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use perennial_crds::serving::{LOADING_PATH, LoadingProgress};
+use perennial_crds::serving::{LOAD_PATH, LOADING_PATH, Load, LoadingProgress};
 use perennial_engine::LoadSnapshot;
 
 use crate::lifecycle::Phase;
@@ -44,6 +44,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route(LOADING_PATH, get(loading))
+        .route(LOAD_PATH, get(load))
         .with_state(shared)
 }
 
@@ -94,6 +95,12 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn loading(State(shared): State<Arc<Shared>>) -> Json<LoadingProgress> {
     Json(shared.progress.snapshot())
+}
+
+async fn load(State(shared): State<Arc<Shared>>) -> Json<Load> {
+    let engine = shared.service().map(|service| service.engine().load());
+    let ready = shared.lifecycle.phase() == Phase::Ready;
+    Json(shared.metrics.load.snapshot(ready, engine.as_ref()))
 }
 
 #[cfg(test)]

@@ -41,13 +41,14 @@ pub async fn bring_up(
     let template = compile(loaded.template, &loaded.tokenizer);
     let (engine, updates) = EngineHandle::start(loaded.runner, arguments.limits())
         .map_err(|error| StartupError::Internal(format!("no thread for the engine: {error}")))?;
-    shared.metrics.set_engine(engine.info());
+    shared.metrics.set_engine(engine.info(), arguments.max_running);
     let demux = Arc::new(Demux::default());
     let (deliver, state) = (Arc::clone(&demux), Arc::clone(shared));
     // Not tracked: it runs until the engine is gone, which is after the last request.
     tokio::spawn(async move { deliver.run(updates, &state).await });
     let service = Service::new(Arc::new(engine), loaded.tokenizer, template, demux);
     warm_up(shared, &service).await?;
+    shared.metrics.load.started(start.elapsed());
     let info = service.engine().info().clone();
     shared.set_service(service);
     shared.progress.set_stage(LoadingStage::Ready);

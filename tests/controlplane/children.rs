@@ -40,6 +40,7 @@ fn a_child_that_was_edited_is_put_right() -> Result<()> {
         world.serve("tiny", &json!({})).await?;
         world.settled("tiny").await?;
         let revision = world.serving("tiny").await?;
+        world.at_rest().await?;
         let before = normal::state(&world.client, &world.namespace).await?;
         world
             .merge::<Service>("tiny", &json!({"spec": {"selector": {"mine": "now"}}}))

@@ -10,3 +10,4 @@ mod quiet;
 mod reasons;
 mod resolve;
 mod rollout;
+mod scaling;

@@ -13,3 +13,4 @@ mod misfortune;
 mod operator_killed;
 mod quiet;
 mod rollout;
+mod scaling;

@@ -28,7 +28,8 @@ pub fn model(digit: char) -> Value {
     json!({"spec": {"model": {"source": {"oci": {"reference": reference(digit)}}}}})
 }
 
-fn merge(into: &mut Value, from: &Value) {
+/// Merges one object over another, as a merge patch would without its deletions.
+pub fn merge(into: &mut Value, from: &Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -323,21 +323,29 @@ impl World {
         self.player.script(&self.namespace, move |_| play.clone()).await;
     }
 
+    /// Waits until nothing in the namespace was written for a second: the cluster's own controllers are done, too.
+    ///
+    /// # Errors
+    /// If it is not within 30 s.
+    pub async fn at_rest(&self) -> Result<()> {
+        self.until("nothing was written for a second", async || {
+            let versions = async || normal::versions(&self.client, &self.namespace).await;
+            let one = versions().await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            ensure!(one == versions().await?, "something is still being written");
+            Ok(())
+        })
+        .await
+    }
+
     /// Sees that nothing in the namespace is written for a time, once the controllers have come to rest.
     ///
     /// # Errors
     /// If something is.
     pub async fn stays_untouched(&self, time: Duration) -> Result<()> {
         let versions = async || normal::versions(&self.client, &self.namespace).await;
-        let before = self
-            .until("nothing was written for a second", async || {
-                let one = versions().await?;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let other = versions().await?;
-                ensure!(one == other, "something is still being written");
-                Ok(other)
-            })
-            .await?;
+        self.at_rest().await?;
+        let before = versions().await?;
         tokio::time::sleep(time).await;
         let after = versions().await?;
         ensure!(

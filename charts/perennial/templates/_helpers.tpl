@@ -75,6 +75,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# Says which pod goes first when replicas are taken away (pod-deletion-cost).
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [patch]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]

@@ -82,6 +82,13 @@ pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True") && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// Whether a pod has no node yet because none has room for it.
+#[must_use]
+pub fn waits_for_room(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && condition(pod, "PodScheduled").is_some_and(|(status, reason, _)| status == "False" && reason == "Unschedulable")
+}
+
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let found = conditions.iter().find(|condition| condition.type_ == kind)?;
@@ -162,7 +169,10 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
                     ),
                 ));
             }
-            "CreateContainerConfigError" if message.to_lowercase().contains("secret") => {
+            // A node that has not heard of its Secrets yet says nothing of the one that is missing.
+            "CreateContainerConfigError"
+                if message.to_lowercase().contains("secret") && !message.contains("failed to sync") =>
+            {
                 return Some(Finding::new(
                     Reason::SecretNotFound,
                     format!(

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod resolve;
 pub mod revision;
+mod scaling;
 pub mod status;
 pub mod validate;
 

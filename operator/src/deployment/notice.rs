@@ -80,11 +80,30 @@ pub fn notices(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Noti
             });
         }
     }
+    notices.extend(scalings(old, new));
     for notice in &mut notices {
         // The API takes 1,024 bytes.
         notice.note.truncate(notice.note.floor_char_boundary(1024));
     }
     notices
+}
+
+/// One event for each decision of the autoscaler that the old status did not know.
+fn scalings(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Notice> {
+    let decisions = |status: &LLMDeploymentStatus| {
+        let scaling = status.autoscaling.as_ref();
+        scaling.map(|scaling| scaling.last_decisions.clone()).unwrap_or_default()
+    };
+    let known = decisions(old);
+    let fresh = decisions(new).into_iter().rev().filter(|decision| !known.contains(decision));
+    fresh
+        .map(|decision| Notice {
+            warning: false,
+            reason: if decision.to > decision.from { "ScaledUp" } else { "ScaledDown" }.to_owned(),
+            action: "Scale",
+            note: format!("Scaled from {} to {}: {}", decision.from, decision.to, decision.reason),
+        })
+        .collect()
 }
 
 /// Reasons that are no stage of a normal rollout.

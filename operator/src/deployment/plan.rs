@@ -267,7 +267,9 @@ fn introduce(observed: &Observed, wanted: &Wanted, stable: &str, target: &str) -
     }
     // All replicas, so that a new revision need not carry the load of many with one; fewer are better than none.
     let relieves = ready(observed, stable) == 0 && ready(observed, target) > 0;
-    if relieves || ready(observed, target) >= wanted.replicas {
+    // Never fewer than serve now; those that an autoscaler asks for meanwhile need not be waited for.
+    let enough = wanted.replicas.min(ready(observed, stable).max(1));
+    if relieves || ready(observed, target) >= enough {
         let mut plan = base(Some(target.to_owned()), Phase::Switching);
         plan.deployments.insert(stable.to_owned(), wanted.replicas);
         plan.deployments.insert(target.to_owned(), wanted.replicas);

@@ -22,6 +22,8 @@ use super::revision::{self, FAILED_ANNOTATION, Failure, Frozen, FrozenModel};
 use super::status::{View, failed, status};
 use super::validate::{self, Validated, validate};
 use crate::apply::{self, Resources, Writer};
+use crate::autoscaling::board::{Board, Verdict};
+use crate::autoscaling::pods;
 use crate::backoff::jittered;
 use crate::disposition::Disposition;
 use crate::index::Owner;
@@ -34,6 +36,11 @@ const SLOW: Duration = Duration::from_secs(600);
 const WHILE_STARTING: Duration = Duration::from_secs(2);
 /// Old revisions that are kept for going back.
 const HISTORY: usize = 5;
+
+/// Among ready pods, a ReplicaSet removes those with the lowest value first; the default is 0.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The value of a pod that shall go first.
+const FIRST: &str = "-1";
 
 /// Why a reconciliation failed.
 #[derive(Debug, Error)]
@@ -79,6 +86,8 @@ pub struct Shell {
     pub loading: LoadingReader,
     /// Settings that are rendered.
     pub environment: Environment,
+    /// The autoscaler's last words.
+    pub board: Board,
     /// Statuses written but perhaps not yet seen.
     pub remembered: Remembered,
 }
@@ -112,13 +121,18 @@ pub async fn reconcile(object: &LLMDeployment, shell: &Shell) -> Result<Action, 
 }
 
 async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
-    let valid = validate(object)?;
+    let mut valid = validate(object)?;
+    let verdict = scale(&mut valid, object, shell);
     let children = children(&shell.indexes, &valid.owner)?;
     let pods: Vec<&Pod> = children.pods.iter().map(AsRef::as_ref).collect();
     let progress = shell.loading.newest(&pods).await;
     let now = Timestamp::now();
     let decision = decide(&valid, &children, &shell.environment, now);
     let finding = finding(&valid, &children, &decision);
+    let verdict = verdict.as_deref();
+    if let Some(verdict) = verdict {
+        mark_first_to_go(&valid, &children, &decision, verdict, &shell.writer).await?;
+    }
     carry_out(&valid, &children, &decision, finding.as_ref(), shell, now).await?;
     let replicas = i32::try_from(children.serving_pods()).unwrap_or(i32::MAX);
     let model = shown_model(&children, &decision);
@@ -132,10 +146,62 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
         progress: progress.as_ref(),
         replicas,
         model,
+        verdict,
     };
     let old = shell.remembered.status(object);
     write_status(object, shell, &valid.owner, status(&old, &view, now)).await?;
     Ok(Action::requeue(next_look(&valid, &decision, &pods, progress.as_ref())))
+}
+
+/// Lets the autoscaler's last word on this object, if it has one, say how many replicas are wanted.
+fn scale(valid: &mut Validated, object: &LLMDeployment, shell: &Shell) -> Option<Arc<Verdict>> {
+    let spec = valid.autoscaling.as_ref()?;
+    if valid.suspended {
+        return None;
+    }
+    let verdict = shell.board.verdict(&valid.owner, &valid.uid);
+    valid.replicas = match &verdict {
+        Some(verdict) => verdict.desired,
+        // Right after a start of the operator: whatever runs goes on.
+        None => {
+            let replicas = pods::initial(&shell.indexes, &valid.owner, object, spec.min_replicas, spec.max_replicas);
+            i32::try_from(replicas).unwrap_or(i32::MAX)
+        }
+    };
+    verdict
+}
+
+/// Before replicas are taken away, the pods with the least work are marked to go first, and old marks are removed.
+async fn mark_first_to_go(
+    valid: &Validated,
+    children: &Children,
+    decision: &Decision,
+    verdict: &Verdict,
+    writer: &Writer,
+) -> Result<(), Error> {
+    for (name, replicas) in &decision.plan.deployments {
+        let Some(has) = children.deployment(name).and_then(|deployment| deployment.spec.as_ref()?.replicas) else {
+            continue;
+        };
+        let pods: Vec<&Pod> = children.pods_of(name).filter(|pod| diagnose::is_ready(pod)).collect();
+        let exist = children.pods_of(name).filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+        // Pods that are not ready go before any that are.
+        let surplus = exist.saturating_sub(usize::try_from(*replicas).unwrap_or(0)).saturating_sub(exist - pods.len());
+        if *replicas >= has || surplus == 0 {
+            continue;
+        }
+        let work = pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap_or_default());
+        let work = work.map(|name| (name, verdict.work.get(name).copied())).collect();
+        let first = pods::first_to_go(work, surplus);
+        for pod in &pods {
+            let marked = pod.annotations().get(DELETION_COST).is_some_and(|cost| cost == FIRST);
+            let goes = first.contains(&pod.name_any().as_str());
+            if goes != marked {
+                writer.deletion_cost(&valid.owner, &pod.name_any(), goes.then_some(FIRST)).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn decide(valid: &Validated, children: &Children, environment: &Environment, now: Timestamp) -> Decision {

@@ -11,7 +11,9 @@ use super::diagnose::Finding;
 use super::plan::{Observed, Phase, Plan};
 use super::resolve::Resolution;
 use super::revision::FrozenModel;
+use super::scaling;
 use super::validate::Validated;
+use crate::autoscaling::board::Verdict;
 
 /// Everything that a status is made from.
 pub struct View<'a> {
@@ -33,16 +35,18 @@ pub struct View<'a> {
     pub replicas: i32,
     /// The model of the revision that serves, or else of the target.
     pub model: Option<&'a FrozenModel>,
+    /// The autoscaler's last word.
+    pub verdict: Option<&'a Verdict>,
 }
 
 /// One statement: true or false, why, and in words.
-struct Statement {
-    holds: bool,
-    reason: Reason,
-    message: String,
+pub(super) struct Statement {
+    pub(super) holds: bool,
+    pub(super) reason: Reason,
+    pub(super) message: String,
 }
 
-fn statement(holds: bool, reason: Reason, message: impl Into<String>) -> Statement {
+pub(super) fn statement(holds: bool, reason: Reason, message: impl Into<String>) -> Statement {
     Statement {
         holds,
         reason,
@@ -77,6 +81,14 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
     conditions.set(ConditionType::Progressing, &progressing(view, ready, stalled.as_ref()));
     conditions.set(ConditionType::Ready, &ready_statement);
     conditions.set_if(ConditionType::Reconciling, reconciling.as_ref());
+    if view.valid.autoscaling.is_some() && view.verdict.is_none() && !view.valid.suspended && conditions.has(ConditionType::ScalingActive) {
+        // A new leader has not looked yet: what the last one said stands.
+        conditions.keep(ConditionType::ScalingActive);
+        conditions.keep(ConditionType::ScalingLimited);
+    } else if view.valid.autoscaling.is_some() {
+        conditions.set(ConditionType::ScalingActive, &scaling::active(view));
+        conditions.set(ConditionType::ScalingLimited, &scaling::limited(view));
+    }
     conditions.set_if(ConditionType::Stalled, stalled.as_ref());
     LLMDeploymentStatus {
         observed_generation: view.valid.generation,
@@ -90,6 +102,7 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
         update_revision: view.target.map(str::to_owned),
         model: view.model.map(|model| model_status(view.valid, model)),
         cold_start: view.progress.map(|(_, progress)| cold_start(progress)),
+        autoscaling: scaling::status(old, view),
         conditions: conditions.new,
     }
 }
@@ -384,6 +397,21 @@ impl Conditions<'_> {
             status: status.to_owned(),
             type_,
         });
+    }
+
+    fn has(&self, kind: ConditionType) -> bool {
+        let type_ = kind.to_string();
+        self.old.iter().any(|old| old.type_ == type_)
+    }
+
+    /// Says again what was said.
+    fn keep(&mut self, kind: ConditionType) {
+        let type_ = kind.to_string();
+        let old = self.old.iter().find(|old| old.type_ == type_);
+        self.new.extend(old.map(|old| Condition {
+            observed_generation: Some(self.generation),
+            ..old.clone()
+        }));
     }
 
     fn set_if(&mut self, kind: ConditionType, said: Option<&Statement>) {

@@ -1,6 +1,7 @@
 //! From the object to what the rest of the pipeline needs: checked where the schema cannot, defaults filled in.
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodTemplateSpec, SecretKeySelector};
+use perennial_crds::autoscaling::AutoscalingSpec;
 use perennial_crds::llm_deployment::{AcceleratorSpec, ModelSource, ResourcesSpec};
 use perennial_crds::serving::{CLAIM_DIRECTORY, REGISTRY_AUTH_VARIABLE};
 use perennial_crds::{LLMDeployment, RESOLVE_AGAIN_ANNOTATION};
@@ -47,8 +48,10 @@ pub struct Validated {
     pub accelerator: Option<AcceleratorSpec>,
     /// CPU and memory.
     pub resources: ResourcesSpec,
-    /// Wanted replicas; 0 while suspended.
+    /// Wanted replicas; 0 while suspended. With `autoscaling`, the ones to begin with.
     pub replicas: i32,
+    /// Limits and targets of the autoscaler.
+    pub autoscaling: Option<AutoscalingSpec>,
     /// Stopped on purpose.
     pub suspended: bool,
     /// New revisions wait.
@@ -111,6 +114,7 @@ pub fn validate(object: &LLMDeployment) -> Result<Validated, Error> {
         accelerator: spec.accelerator.clone().filter(|accelerator| accelerator.count > 0),
         resources: spec.resources.clone().unwrap_or_default(),
         replicas: if spec.suspend { 0 } else { spec.replicas },
+        autoscaling: spec.autoscaling.clone(),
         suspended: spec.suspend,
         paused: spec.rollout.paused,
         progress_deadline_seconds: spec.rollout.progress_deadline_seconds,

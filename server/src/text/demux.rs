@@ -14,9 +14,18 @@ use crate::shared::Shared;
 struct Entry {
     mailbox: Arc<Mailbox>,
     arrived: Instant,
+    /// When it left the queue.
+    started: Option<Instant>,
     last_token: Option<Instant>,
     prompt_tokens: usize,
     generated: usize,
+}
+
+impl Entry {
+    fn end(&self, outcome: Outcome, now: Instant, metrics: &Metrics) {
+        let computed = self.started.map(|started| now - started);
+        metrics.finished(outcome, self.prompt_tokens, self.generated, now - self.arrived, computed);
+    }
 }
 
 /// The requests that wait for tokens.
@@ -31,6 +40,7 @@ impl Demux {
         let entry = Entry {
             mailbox: Arc::clone(&mailbox),
             arrived: Instant::now(),
+            started: None,
             last_token: None,
             prompt_tokens,
             generated: 0,
@@ -47,7 +57,7 @@ impl Demux {
     /// Forgets a request whose text ended before its tokens did: a stop string was found, or nobody listens.
     pub(super) fn finish(&self, id: RequestId, outcome: Outcome, metrics: &Metrics) {
         if let Some(entry) = self.entries.lock().remove(&id) {
-            metrics.finished(outcome, entry.prompt_tokens, entry.generated, entry.arrived.elapsed());
+            entry.end(outcome, Instant::now(), metrics);
         }
     }
 
@@ -74,6 +84,9 @@ fn apply(entries: &mut HashMap<RequestId, Entry>, update: SequenceUpdate, now: I
     let Some(entry) = entries.get_mut(&update.id) else {
         return;
     };
+    if update.queued_for.is_some() {
+        entry.started = Some(now);
+    }
     if update.token.is_some() {
         match entry.last_token.replace(now) {
             None => metrics.first_token(now - entry.arrived),
@@ -90,7 +103,7 @@ fn apply(entries: &mut HashMap<RequestId, Entry>, update: SequenceUpdate, now: I
             FinishReason::Cancelled => Outcome::Abort,
             FinishReason::Failed(_) => Outcome::Error,
         };
-        metrics.finished(outcome, entry.prompt_tokens, entry.generated, now - entry.arrived);
+        entry.end(outcome, now, metrics);
         entries.remove(&update.id);
     }
 }
