@@ -209,9 +209,11 @@ fn words_up(need: &Need, load: &Load, history: &History) -> String {
     let words = need.words(true);
     match history.cold_start() {
         Some(lead) if load.growth > 1.05 => {
-            format!("{words}; the load grows {:.1}-fold in the {lead:.0} s of a cold start", load.growth)
+            format!(
+                "{words}; the load grows {:.1}-fold in the {lead:.0} s of a cold start",
+                load.growth
+            )
         }
         _ => words,
     }
 }
-

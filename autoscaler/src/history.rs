@@ -242,13 +242,17 @@ impl History {
     /// The most replicas that were needed at any time of the window; `None` while that is not known for all of it.
     #[must_use]
     pub fn most_needed(&self, now: f64, window: f64) -> Option<u32> {
-        self.down.largest(now, window).and_then(|value| u32::try_from(value).ok())
+        self.down
+            .largest(now, window)
+            .and_then(|value| u32::try_from(value).ok())
     }
 
     /// The fewest replicas that were needed at any time of the window; `None` while that is not known for all of it.
     #[must_use]
     pub fn least_needed(&self, now: f64, window: f64) -> Option<u32> {
-        self.up.largest(now, window).and_then(|value| u32::try_from(-value).ok())
+        self.up
+            .largest(now, window)
+            .and_then(|value| u32::try_from(-value).ok())
     }
 
     /// Since when there have been ready pods and none of them has answered.

@@ -131,7 +131,10 @@ impl Need {
                 format!("{name} {:.0} % {sign} {:.0} %", self.value * 1e2, most * 1e2)
             }
             Target::WaitingRequests(most) if growing && self.value <= most => {
-                format!("{name} {:.1} per replica, and more requests arrive than replicas have room for", self.value)
+                format!(
+                    "{name} {:.1} per replica, and more requests arrive than replicas have room for",
+                    self.value
+                )
             }
             Target::WaitingRequests(most) | Target::RunningRequests(most) | Target::TokensPerSecond(most) => {
                 format!("{name} {:.1} per replica {sign} {most}", self.value)

@@ -70,7 +70,11 @@ impl Policy {
     /// Seconds for which fewer replicas must have sufficed, with such a cold start.
     #[must_use]
     pub fn down_window(&self, cold_start: Option<f64>) -> f64 {
-        let automatic = || cold_start.unwrap_or(LONGEST_WINDOW).clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
+        let automatic = || {
+            cold_start
+                .unwrap_or(LONGEST_WINDOW)
+                .clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
+        };
         self.down_window.unwrap_or_else(automatic)
     }
 

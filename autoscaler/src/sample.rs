@@ -48,7 +48,11 @@ impl Sample {
             && self.finished >= earlier.finished
             && self.generated >= earlier.generated
             && self.computed_seconds >= earlier.computed_seconds
-            && self.first_token.iter().zip(&earlier.first_token).all(|(now, then)| now >= then)
+            && self
+                .first_token
+                .iter()
+                .zip(&earlier.first_token)
+                .all(|(now, then)| now >= then)
     }
 }
 

@@ -22,16 +22,25 @@ fn targets() -> impl Strategy<Value = Vec<Target>> {
 
 fn policies() -> impl Strategy<Value = Policy> {
     let windows = (prop_oneof![Just(0.0), 0.0..120.0], prop_oneof![Just(0.0), 0.0..300.0]);
-    (1..5_u32, 0..20_u32, targets(), windows, 10.0..300.0, 1..4_u32, any::<bool>()).prop_map(
-        |(min, more, targets, (up_window, down_window), percent, down, to_max)| Policy {
-            up_window,
-            up_percent_per_minute: percent,
-            down_window: Some(down_window),
-            down_per_minute: down,
-            missing: if to_max { Missing::ScaleToMax } else { Missing::Hold },
-            ..Policy::new(min, min + more, targets)
-        },
+    (
+        1..5_u32,
+        0..20_u32,
+        targets(),
+        windows,
+        10.0..300.0,
+        1..4_u32,
+        any::<bool>(),
     )
+        .prop_map(
+            |(min, more, targets, (up_window, down_window), percent, down, to_max)| Policy {
+                up_window,
+                up_percent_per_minute: percent,
+                down_window: Some(down_window),
+                down_per_minute: down,
+                missing: if to_max { Missing::ScaleToMax } else { Missing::Hold },
+                ..Policy::new(min, min + more, targets)
+            },
+        )
 }
 
 /// What one pod does in a round.
@@ -44,14 +53,18 @@ struct Deed {
 }
 
 fn deeds() -> impl Strategy<Value = Deed> {
-    (0..17_u32, prop_oneof![Just(0_u32), 0..60_u32], 0..10_u64, prop::bool::weighted(0.8)).prop_map(
-        |(running, waiting, arrived, answers)| Deed {
+    (
+        0..17_u32,
+        prop_oneof![Just(0_u32), 0..60_u32],
+        0..10_u64,
+        prop::bool::weighted(0.8),
+    )
+        .prop_map(|(running, waiting, arrived, answers)| Deed {
             running,
             waiting,
             arrived,
             answers,
-        },
-    )
+        })
 }
 
 /// Rounds of up to six pods.

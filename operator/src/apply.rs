@@ -323,7 +323,11 @@ impl Writer {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        match self.api::<Pod>(owner).patch_metadata(pod, &parameters, &Patch::Merge(&patch)).await {
+        match self
+            .api::<Pod>(owner)
+            .patch_metadata(pod, &parameters, &Patch::Merge(&patch))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(failure::<Pod>("mark", pod, source)),

@@ -88,7 +88,9 @@ pub async fn run(
     let objects = reflector::reflector(writer, objects.map(|event| event.map(|event| event.modify(slim))));
     let changed = changed_objects(objects, Arc::clone(&context));
     let children = follow(&client, namespace, &context.shell.indexes);
-    let nudges = stream::unfold(nudges, async |mut nudges| nudges.recv().await.map(|owner| (owner, nudges)));
+    let nudges = stream::unfold(nudges, async |mut nudges| {
+        nudges.recv().await.map(|owner| (owner, nudges))
+    });
     let queue = stream::select(stream::select(changed, children), nudges.boxed())
         .map(|owner| Ok::<_, Infallible>(ObjectRef::<Guarded>::new(&owner.name).within(&owner.namespace)))
         .take_until(cancel.cancelled_owned());

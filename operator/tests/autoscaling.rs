@@ -166,13 +166,22 @@ async fn a_pod_that_talks_nonsense_harms_nobody_else() {
     other.says(load(10, 6));
     for nonsense in [
         "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_owned(),
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}", 1 << 20, "x".repeat(1 << 20)),
-        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.71.1.1:9090/load\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{}",
+            1 << 20,
+            "x".repeat(1 << 20)
+        ),
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.71.1.1:9090/load\r\ncontent-length: 0\r\n\r\n"
+            .to_owned(),
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
         "not http at all\r\n\r\n".to_owned(),
         String::new(),
     ] {
-        bad.says(if nonsense.is_empty() { Says::Nothing } else { Says::Text(nonsense) });
+        bad.says(if nonsense.is_empty() {
+            Says::Nothing
+        } else {
+            Says::Text(nonsense)
+        });
         let verdict = bench.round().await;
         // 32 requests at 4 a replica, whatever the third one says; the growth of a minute is limited to four more.
         assert_eq!(verdict.desired, 7);

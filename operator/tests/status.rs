@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 
 use common::{COMMIT, KnownExt, PINNED, ago, cluster, failure, finding, known, now, valid, wanted};
 use jiff::Timestamp;
+use perennial_autoscaler::{Limit, Sight};
 use perennial_crds::conditions::Reason;
 use perennial_crds::serving::{LoadingProgress, LoadingStage};
 use perennial_crds::status::{LLMDeploymentStatus, ScalingDecision};
-use perennial_autoscaler::{Limit, Sight};
 use perennial_operator::autoscaling::board::Verdict;
 use perennial_operator::deployment::diagnose::Finding;
 use perennial_operator::deployment::notice::{Notice, notices};
@@ -506,7 +506,8 @@ fn a_failure_keeps_its_own_words() {
     assert_eq!(condition(&status, "Ready"), Some("True"));
 }
 
-const SCALED: &str = "model: {source: {huggingFace: {repository: org/tiny, revision: 0123456789abcdef0123456789abcdef01234567}}}
+const SCALED: &str =
+    "model: {source: {huggingFace: {repository: org/tiny, revision: 0123456789abcdef0123456789abcdef01234567}}}
 replicas: 2
 autoscaling: {maxReplicas: 5}";
 
@@ -538,13 +539,48 @@ fn decision(from: i32, to: i32, reason: &str) -> ScalingDecision {
 fn the_autoscaler_says_what_it_sees_and_what_holds_it_back() {
     for (sight, limit, active, limited) in [
         (Sight::Full, None, "True/ValidMetricFound", "False/DesiredWithinRange"),
-        (Sight::Partial { seen: 1, of: 2 }, None, "True/MetricsIncomplete", "False/DesiredWithinRange"),
-        (Sight::Blind { of: 2 }, None, "False/MetricsUnavailable", "False/DesiredWithinRange"),
-        (Sight::NoneReady, None, "False/NoReplicaReady", "False/DesiredWithinRange"),
-        (Sight::Full, Some(Limit::Maximum), "True/ValidMetricFound", "True/TooManyReplicas"),
-        (Sight::Full, Some(Limit::UpRate), "True/ValidMetricFound", "True/ScaleUpLimit"),
-        (Sight::Full, Some(Limit::Room), "True/ValidMetricFound", "True/Unschedulable"),
-        (Sight::Full, Some(Limit::Rollout), "True/ValidMetricFound", "False/DesiredWithinRange"),
+        (
+            Sight::Partial { seen: 1, of: 2 },
+            None,
+            "True/MetricsIncomplete",
+            "False/DesiredWithinRange",
+        ),
+        (
+            Sight::Blind { of: 2 },
+            None,
+            "False/MetricsUnavailable",
+            "False/DesiredWithinRange",
+        ),
+        (
+            Sight::NoneReady,
+            None,
+            "False/NoReplicaReady",
+            "False/DesiredWithinRange",
+        ),
+        (
+            Sight::Full,
+            Some(Limit::Maximum),
+            "True/ValidMetricFound",
+            "True/TooManyReplicas",
+        ),
+        (
+            Sight::Full,
+            Some(Limit::UpRate),
+            "True/ValidMetricFound",
+            "True/ScaleUpLimit",
+        ),
+        (
+            Sight::Full,
+            Some(Limit::Room),
+            "True/ValidMetricFound",
+            "True/Unschedulable",
+        ),
+        (
+            Sight::Full,
+            Some(Limit::Rollout),
+            "True/ValidMetricFound",
+            "False/DesiredWithinRange",
+        ),
     ] {
         let said = conditions(&scaled(sight, limit, Vec::new()).status());
         for expected in [format!("ScalingActive={active}"), format!("ScalingLimited={limited}")] {
@@ -571,7 +607,10 @@ fn decisions_are_kept_until_the_autoscaler_speaks_again_and_each_is_told_once() 
     assert_eq!(silent.status().autoscaling, old.autoscaling);
     let second = decision(2, 3, "RunningRequests 8.0 per replica > 4");
     let new = scaled(Sight::Full, None, vec![second, first]).status();
-    let told: Vec<_> = notices(&old, &new).into_iter().map(|notice| (notice.reason, notice.note)).collect();
+    let told: Vec<_> = notices(&old, &new)
+        .into_iter()
+        .map(|notice| (notice.reason, notice.note))
+        .collect();
     let expected = "Scaled from 2 to 3: RunningRequests 8.0 per replica > 4".to_owned();
     assert_eq!(told, [("ScaledUp".to_owned(), expected)]);
     assert!(notices(&new, &new).is_empty());

@@ -45,13 +45,19 @@ impl LoadCounters {
 
     /// The first token was produced so long after the start of the process. What was counted until then was the warm-up.
     pub fn started(&self, cold_start: Duration) {
-        for counter in [&self.requests, &self.finished, &self.generated_tokens, &self.computed_micros] {
+        for counter in [
+            &self.requests,
+            &self.finished,
+            &self.generated_tokens,
+            &self.computed_micros,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
         for bucket in &self.first_token {
             bucket.store(0, Ordering::Relaxed);
         }
-        self.cold_start_micros.store(micros(cold_start).max(1), Ordering::Relaxed);
+        self.cold_start_micros
+            .store(micros(cold_start).max(1), Ordering::Relaxed);
     }
 
     /// A request arrived, whether it was taken or refused for a full queue.
@@ -154,7 +160,10 @@ mod tests {
         let load = counters.snapshot(true, Some(&engine));
         assert_eq!((load.requests, load.finished, load.generated_tokens), (1, 1, 1));
         assert_eq!((load.computed_seconds, load.cold_start_seconds), (1.25, Some(1.5)));
-        assert_eq!((load.cache_used_tokens, load.cache_total_tokens, load.running), (64, 256, 3));
+        assert_eq!(
+            (load.cache_used_tokens, load.cache_total_tokens, load.running),
+            (64, 256, 3)
+        );
         // A value at a bound belongs under it, as in Prometheus.
         assert_eq!((load.first_token[8], load.first_token[FIRST_TOKEN_BUCKETS - 1]), (1, 1));
         assert!(load.boot_id < 1 << 53 && load.boot_id != LoadCounters::new().boot_id);

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use perennial_crds::LLMDeployment;
-use perennial_tests::waiting::throughout;
 use perennial_tests::objects::merge;
+use perennial_tests::waiting::throughout;
 use perennial_tests::world::model;
 use perennial_tests::{Play, World, run};
 use serde_json::{Value, json};
@@ -16,13 +16,18 @@ use serde_json::{Value, json};
 async fn asked(world: &World) -> Result<i32> {
     let name = world.serving("tiny").await?;
     let deployment = world.api::<Deployment>().get(&name).await?;
-    deployment.spec.and_then(|spec| spec.replicas).context("it asks for no number")
+    deployment
+        .spec
+        .and_then(|spec| spec.replicas)
+        .context("it asks for no number")
 }
 
 async fn scale_subresource(world: &World, replicas: i32) -> kube::Result<()> {
     let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
     let api = world.api::<LLMDeployment>();
-    api.patch_scale("tiny", &PatchParams::default(), &patch).await.map(|_| ())
+    api.patch_scale("tiny", &PatchParams::default(), &patch)
+        .await
+        .map(|_| ())
 }
 
 fn scaled(spec: &Value) -> Value {
@@ -41,12 +46,20 @@ fn while_it_scales_nobody_else_sets_replicas() -> Result<()> {
         world.merge::<LLMDeployment>("tiny", &on).await?;
         for refused in [
             scale_subresource(world, 5).await.err(),
-            world.merge::<LLMDeployment>("tiny", &json!({"spec": {"replicas": 5}})).await.err(),
+            world
+                .merge::<LLMDeployment>("tiny", &json!({"spec": {"replicas": 5}}))
+                .await
+                .err(),
         ] {
             let message = refused.map(|error| error.to_string()).unwrap_or_default();
-            ensure!(message.contains("spec.autoscaling decides how many replicas there are"), "{message}");
+            ensure!(
+                message.contains("spec.autoscaling decides how many replicas there are"),
+                "{message}"
+            );
         }
-        world.merge::<LLMDeployment>("tiny", &json!({"spec": {"autoscaling": {"maxReplicas": 6}}})).await?;
+        world
+            .merge::<LLMDeployment>("tiny", &json!({"spec": {"autoscaling": {"maxReplicas": 6}}}))
+            .await?;
         let off = json!({"spec": {"replicas": 5, "autoscaling": null}});
         world.merge::<LLMDeployment>("tiny", &off).await?;
         scale_subresource(world, 1).await?;
@@ -61,13 +74,18 @@ fn it_begins_within_the_limits_and_follows_them() -> Result<()> {
         world.serve("tiny", &scaled(&json!({}))).await?;
         world.settled("tiny").await?;
         ensure!(asked(world).await? == 2, "minReplicas is 2");
-        world.merge::<LLMDeployment>("tiny", &json!({"spec": {"autoscaling": {"minReplicas": 3}}})).await?;
+        world
+            .merge::<LLMDeployment>("tiny", &json!({"spec": {"autoscaling": {"minReplicas": 3}}}))
+            .await?;
         world
             .until("three replicas are ready and the reason is told", async || {
                 let status = world.llm("tiny").await?.status.unwrap_or_default();
                 let scaling = status.autoscaling.unwrap_or_default();
                 let last = scaling.last_decisions.first().context("there is no decision")?;
-                ensure!(last.reason == "minReplicas is 3" && (last.from, last.to) == (2, 3), "{last:?}");
+                ensure!(
+                    last.reason == "minReplicas is 3" && (last.from, last.to) == (2, 3),
+                    "{last:?}"
+                );
                 ensure!(status.ready_replicas == 3 && scaling.desired_replicas == 3);
                 Ok(())
             })
@@ -82,7 +100,9 @@ fn pods_that_cannot_be_asked_are_held_and_it_is_said_through_a_restart_and_a_pau
         world.serve("tiny", &scaled(&json!({"replicas": 3}))).await?;
         world.settled("tiny").await?;
         // Nobody listens at the addresses of played pods.
-        let said = world.condition("tiny", "ScalingActive", "False", "MetricsUnavailable").await?;
+        let said = world
+            .condition("tiny", "ScalingActive", "False", "MetricsUnavailable")
+            .await?;
         ensure!(said.message.contains("none of 3 ready replicas"), "{}", said.message);
         drop(operator);
         let _operator = world.operator().await?;
@@ -91,9 +111,13 @@ fn pods_that_cannot_be_asked_are_held_and_it_is_said_through_a_restart_and_a_pau
             Ok(())
         };
         throughout(Duration::from_secs(15), "three replicas are held", held).await?;
-        world.merge::<LLMDeployment>("tiny", &json!({"spec": {"suspend": true}})).await?;
+        world
+            .merge::<LLMDeployment>("tiny", &json!({"spec": {"suspend": true}}))
+            .await?;
         world.condition("tiny", "ScalingActive", "False", "Suspended").await?;
-        world.merge::<LLMDeployment>("tiny", &json!({"spec": {"suspend": false}})).await?;
+        world
+            .merge::<LLMDeployment>("tiny", &json!({"spec": {"suspend": false}}))
+            .await?;
         world.settled("tiny").await?;
         ensure!(asked(world).await? == 3, "as many come back as there were");
         world.stays_untouched(Duration::from_secs(20)).await
@@ -118,7 +142,9 @@ fn a_new_revision_gets_as_many_replicas_as_are_wanted() -> Result<()> {
         // Taken away and put back while it scales: the number stays.
         world.script_all(Play::ready()).await;
         let name = world.serving("tiny").await?;
-        world.merge::<Deployment>(&name, &json!({"spec": {"replicas": 1}})).await?;
+        world
+            .merge::<Deployment>(&name, &json!({"spec": {"replicas": 1}}))
+            .await?;
         world
             .until("a number set by hand is put right", async || {
                 ensure!(asked(world).await? == 4);

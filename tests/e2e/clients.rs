@@ -34,7 +34,7 @@ impl Clients {
             let http = reqwest::Client::builder()
                 .pool_max_idle_per_host(pool)
                 .no_proxy()
-                .timeout(Duration::from_secs(60))
+                .timeout(Duration::from_secs(180))
                 .build()
                 .expect("a client");
             let (count, stop, url, model) = (Arc::clone(&count), stop.clone(), url.to_owned(), model.to_owned());

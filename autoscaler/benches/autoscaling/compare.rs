@@ -1,7 +1,7 @@
 //! Many runs, and what they give at equal cost.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use perennial_autoscaler::{Policy, Target};
 
@@ -55,7 +55,9 @@ impl Kind {
         match self {
             Self::Keda => &[0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0],
             Self::Kpa => &[2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 23.0, 27.0],
-            _ => &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 18.0, 20.0],
+            _ => &[
+                1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 18.0, 20.0,
+            ],
         }
     }
 
@@ -128,7 +130,11 @@ pub fn play(scenarios: &[Scenario], kinds: &[Kind], cold_starts: &[f64]) -> Vec<
     for scenario in 0..scenarios.len() {
         for &cold_start in cold_starts {
             for &kind in kinds {
-                jobs.extend(kind.targets().iter().map(|&target| (scenario, cold_start, kind, target)));
+                jobs.extend(
+                    kind.targets()
+                        .iter()
+                        .map(|&target| (scenario, cold_start, kind, target)),
+                );
             }
         }
     }
@@ -140,7 +146,13 @@ pub fn play(scenarios: &[Scenario], kinds: &[Kind], cold_starts: &[f64]) -> Vec<
             let world = World::new(machine, &played.trace, &played.blackouts, OBJECTIVE, played.first());
             let outcome = world.play(kind.make(target).as_mut(), |_, _, _, _| {});
             if let Ok(mut runs) = runs.lock() {
-                runs.push(Run { scenario, cold_start, kind, target, outcome });
+                runs.push(Run {
+                    scenario,
+                    cold_start,
+                    kind,
+                    target,
+                    outcome,
+                });
             }
         }
     };
@@ -163,7 +175,10 @@ pub fn curve(runs: &[Run], kind: Kind, cold_start: f64, scenarios: &[usize]) -> 
     let mut points: Vec<(f64, f64, f64)> = Vec::new();
     for &target in kind.targets() {
         let same = runs.iter().filter(|run| {
-            run.kind == kind && run.cold_start == cold_start && run.target == target && scenarios.contains(&run.scenario)
+            run.kind == kind
+                && run.cold_start == cold_start
+                && run.target == target
+                && scenarios.contains(&run.scenario)
         });
         let (mut cost, mut over) = (0.0, 0.0);
         for run in same {
@@ -179,7 +194,10 @@ pub fn curve(runs: &[Run], kind: Kind, cold_start: f64, scenarios: &[usize]) -> 
 /// The fewest seconds over the objective for at most a cost, between two settings in proportion. `None` if the autoscaler
 /// cannot be made as cheap.
 pub fn at_cost(curve: &[(f64, f64, f64)], cost: f64) -> Option<f64> {
-    let cheaper = curve.iter().filter(|point| point.0 <= cost).min_by(|one, other| one.1.total_cmp(&other.1))?;
+    let cheaper = curve
+        .iter()
+        .filter(|point| point.0 <= cost)
+        .min_by(|one, other| one.1.total_cmp(&other.1))?;
     let dearer = curve.iter().filter(|point| point.0 > cost && point.1 < cheaper.1);
     let between = dearer.map(|point| cheaper.1 + (point.1 - cheaper.1) * (cost - cheaper.0) / (point.0 - cheaper.0));
     Some(between.fold(cheaper.1, f64::min))

@@ -35,7 +35,10 @@ impl Random {
 
     /// From the normal distribution with mean 0 and deviation 1.
     pub fn normal(&mut self) -> f64 {
-        let (radius, angle) = ((-2.0 * (1.0 - self.unit()).ln()).sqrt(), std::f64::consts::TAU * self.unit());
+        let (radius, angle) = (
+            (-2.0 * (1.0 - self.unit()).ln()).sqrt(),
+            std::f64::consts::TAU * self.unit(),
+        );
         radius * angle.cos()
     }
 }

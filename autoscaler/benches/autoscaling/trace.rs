@@ -71,7 +71,8 @@ fn day(seconds: usize, random: &mut Random) -> Vec<f64> {
     let rate = |second: usize| {
         noise = noise * (1.0 - 1.0 / 120.0) + 0.1 * (2.0_f64 / 120.0).sqrt() * random.normal();
         let hour = (second as f64 + start) / 3600.0 % 24.0;
-        let peak = |at: f64, width: f64| (-((hour - at + 12.0).rem_euclid(24.0) - 12.0).powi(2) / (2.0 * width * width)).exp();
+        let peak =
+            |at: f64, width: f64| (-((hour - at + 12.0).rem_euclid(24.0) - 12.0).powi(2) / (2.0 * width * width)).exp();
         (1.5 + 14.0 * peak(10.5, 2.2) + 12.0 * peak(15.5, 2.5)) * noise.exp()
     };
     (0..seconds).map(rate).collect()
@@ -81,11 +82,16 @@ fn bursts(seconds: usize, random: &mut Random) -> Vec<f64> {
     let mut rates = vec![3.0; seconds];
     let mut at = random.exponential(1.0 / 1200.0);
     while at < seconds as f64 {
-        let (height, length, rise) = (random.between(6.0, 15.0), random.between(120.0, 600.0), random.between(5.0, 60.0));
-        for second in at as usize..((at + length) as usize).min(seconds) {
-            let since = second as f64 - at;
+        let (height, length, rise) = (
+            random.between(6.0, 15.0),
+            random.between(120.0, 600.0),
+            random.between(5.0, 60.0),
+        );
+        let (first, last) = (at as usize, ((at + length) as usize).min(seconds));
+        for (index, rate) in rates[first..last].iter_mut().enumerate() {
+            let since = (first + index) as f64 - at;
             let part = (since / rise).min((length - since) / rise).clamp(0.0, 1.0);
-            rates[second] += height * part;
+            *rate += height * part;
         }
         at += length + random.exponential(1.0 / 1200.0);
     }
@@ -96,7 +102,11 @@ fn ramps(seconds: usize, random: &mut Random) -> Vec<f64> {
     let mut rates = Vec::with_capacity(seconds);
     let mut level = random.between(2.0, 10.0);
     while rates.len() < seconds {
-        let (next, rise, hold) = (random.between(1.0, 20.0), random.between(300.0, 900.0), random.between(300.0, 1500.0));
+        let (next, rise, hold) = (
+            random.between(1.0, 20.0),
+            random.between(300.0, 900.0),
+            random.between(300.0, 1500.0),
+        );
         let from = level;
         rates.extend((0..rise as usize).map(|second| from + (next - from) * second as f64 / rise));
         rates.extend(std::iter::repeat_n(next, hold as usize));
@@ -166,8 +176,18 @@ pub fn blackouts(family: Family, seed: u64) -> Vec<(f64, f64, bool)> {
 pub fn read(text: &str) -> Result<Vec<Request>, String> {
     let mut requests: Vec<Request> = Vec::new();
     let mut first = None;
-    for (index, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = || format!("line {}: expected TIMESTAMP,ContextTokens,GeneratedTokens, found {line:?}", index + 1);
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .skip(1)
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let wrong = || {
+            format!(
+                "line {}: expected TIMESTAMP,ContextTokens,GeneratedTokens, found {line:?}",
+                index + 1
+            )
+        };
         let mut fields = line.trim().split(',');
         let mut next = || fields.next().ok_or_else(wrong);
         let time = seconds(next()?).ok_or_else(wrong)?;
@@ -191,8 +211,13 @@ fn seconds(text: &str) -> Option<f64> {
     let mut date = date.split('-').map(str::parse::<i64>);
     let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
     // Days from the civil calendar (Hinnant's algorithm), March first.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day;
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days =
+        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day;
     let time = time.split(['+', 'Z']).next()?;
     let mut parts = time.split(':').map(str::parse::<f64>);
     let (hours, minutes, seconds) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);

@@ -99,7 +99,13 @@ pub struct World<'a> {
 
 impl<'a> World<'a> {
     /// A world that begins with `replicas` ready.
-    pub fn new(machine: Machine, trace: &'a [Request], blackouts: &'a [(f64, f64, bool)], objective: f64, replicas: u32) -> Self {
+    pub fn new(
+        machine: Machine,
+        trace: &'a [Request],
+        blackouts: &'a [(f64, f64, bool)],
+        objective: f64,
+        replicas: u32,
+    ) -> Self {
         let length = trace.last().map_or(0.0, |last| last.at);
         let mut world = Self {
             machine,
@@ -145,8 +151,16 @@ impl<'a> World<'a> {
         for second in 0..self.seconds.len() {
             let now = second as f64;
             seen.clear();
-            seen.extend(self.pods.iter().filter(|pod| !pod.leaving).map(|pod| self.see(pod, now)));
-            let view = View { wanted: self.wanted, pods: &seen };
+            seen.extend(
+                self.pods
+                    .iter()
+                    .filter(|pod| !pod.leaving)
+                    .map(|pod| self.see(pod, now)),
+            );
+            let view = View {
+                wanted: self.wanted,
+                pods: &seen,
+            };
             let desired = scaler.tick(now, &view);
             self.scale(desired, now);
             if second % 10 == 0 {
@@ -172,7 +186,7 @@ impl<'a> World<'a> {
         let hidden = self
             .blackouts
             .iter()
-            .any(|(from, until, all)| (*from..*until).contains(&now) && (*all || pod.id % 2 == 0));
+            .any(|(from, until, all)| (*from..*until).contains(&now) && (*all || pod.id.is_multiple_of(2)));
         Seen {
             id: pod.id,
             ready,
@@ -199,13 +213,20 @@ impl<'a> World<'a> {
         }
         while exist > desired {
             // As ReplicaSets do it with a deletion cost: those that are not ready first, then those with least work.
-            let order = |pod: &&mut Pod| (pod.ready_at <= now, pod.running.len() + pod.queue.len(), u32::MAX - pod.id);
+            let order = |pod: &&mut Pod| {
+                (
+                    pod.ready_at <= now,
+                    pod.running.len() + pod.queue.len(),
+                    u32::MAX - pod.id,
+                )
+            };
             if let Some(pod) = self.pods.iter_mut().filter(|pod| !pod.leaving).min_by_key(order) {
                 pod.leaving = true;
             }
             exist -= 1;
         }
-        self.pods.retain(|pod| !(pod.leaving && pod.running.is_empty() && pod.queue.is_empty()));
+        self.pods
+            .retain(|pod| !(pod.leaving && pod.running.is_empty() && pod.queue.is_empty()));
     }
 
     fn arrive(&mut self, request: &Request, now: f64) {

@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer with its head, in bytes; ours has some 600.
 pub const LONGEST_ANSWER: usize = 8 * 1024;
-const REQUEST: &[u8] = b"GET /load HTTP/1.1\r\nhost: pod\r\nuser-agent: perennial-operator\r\naccept: application/json\r\n\r\n";
+const REQUEST: &[u8] =
+    b"GET /load HTTP/1.1\r\nhost: pod\r\nuser-agent: perennial-operator\r\naccept: application/json\r\n\r\n";
 const HEADERS: usize = 32;
 
 /// Why a pod's load is not known.
@@ -177,14 +178,20 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Error> {
         None => return Err(Error::Protocol("it has no status")),
     }
     let value = |name: &str| {
-        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        let header = response
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()
     };
     let body = value("content-length").and_then(|length| length.trim().parse().ok());
     Ok(Some(Head {
         length,
-        body: body.filter(|body| *body <= LONGEST_ANSWER).ok_or(Error::Protocol("it does not say how long it is, or is too long"))?,
-        keep: response.version == Some(1) && !value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+        body: body
+            .filter(|body| *body <= LONGEST_ANSWER)
+            .ok_or(Error::Protocol("it does not say how long it is, or is too long"))?,
+        keep: response.version == Some(1)
+            && !value("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
     }))
 }
 
@@ -243,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_no_load_is_an_error_and_the_next_answer_counts_again() {
-        let huge = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 40).into_bytes();
+        let huge = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 40).into_bytes();
         let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(2 * LONGEST_ANSWER)).into_bytes();
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_vec();
         let redirect = b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n".to_vec();
@@ -257,11 +264,12 @@ mod tests {
             (answer(&load(2)), "version"),
             (answer(&load(1).replace(":3,", ":-3,")), "unreadable"),
         ] {
+            let said = String::from_utf8_lossy(&wrong).into_owned();
             let address = served(vec![wrong, answer(&load(LOAD_VERSION))]).await;
             let mut client = LoadClient::at(address);
             let mut buffer = vec![0; LONGEST_ANSWER];
             let error = client.ask(&mut buffer).await.expect_err("no load");
-            assert_eq!(error.label(), label, "{error}");
+            assert_eq!(error.label(), label, "{error} for {}", said.get(..60).unwrap_or(&said));
             assert!(client.ask(&mut buffer).await.is_ok());
         }
     }

@@ -67,7 +67,9 @@ fn read(pod: Arc<Pod>) -> Option<Serving> {
 fn before_start(pod: &Pod) -> Option<f64> {
     let created = pod.creation_timestamp()?.0;
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let server = containers.iter().find(|container| container.name == crate::deployment::SERVER)?;
+    let server = containers
+        .iter()
+        .find(|container| container.name == crate::deployment::SERVER)?;
     let started = server.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
     (server.restart_count == 0).then(|| started.duration_since(created).as_secs_f64().max(0.0))
 }
@@ -82,7 +84,8 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
         wanted,
         ready,
         starting: wanted.saturating_sub(ready),
-        without_room: status.conditions.iter().any(no_room) || indexes.pods.of(owner).iter().any(|pod| waits_for_room(pod)),
+        without_room: status.conditions.iter().any(no_room)
+            || indexes.pods.of(owner).iter().any(|pod| waits_for_room(pod)),
         // One that waits for `paused` to go, or was given up, has no Deployment and holds nothing up.
         rollout: indexes.deployments.of(owner).len() > 1,
     }
@@ -95,7 +98,11 @@ pub fn initial(indexes: &Indexes, owner: &Owner, object: &LLMDeployment, min: u3
     let count = |replicas: i32| u32::try_from(replicas).unwrap_or(0);
     let deployments = indexes.deployments.of(owner);
     let asked = |deployment: &k8s_openapi::api::apps::v1::Deployment| deployment.spec.as_ref()?.replicas;
-    let running = deployments.iter().filter_map(|deployment| asked(deployment)).map(count).max();
+    let running = deployments
+        .iter()
+        .filter_map(|deployment| asked(deployment))
+        .map(count)
+        .max();
     let scaling = object.status.as_ref().and_then(|status| status.autoscaling.as_ref());
     let before = scaling.map_or(0, |scaling| count(scaling.desired_replicas));
     match running.unwrap_or(0) {
@@ -109,7 +116,7 @@ pub fn initial(indexes: &Indexes, owner: &Owner, object: &LLMDeployment, min: u3
 /// Which pods shall go first when `surplus` replicas are too many: those with the least work. Pods whose work is not known
 /// are the last to go.
 #[must_use]
-pub fn first_to_go<'a>(mut pods: Vec<(&'a str, Option<u64>)>, surplus: usize) -> Vec<&'a str> {
+pub fn first_to_go(mut pods: Vec<(&str, Option<u64>)>, surplus: usize) -> Vec<&str> {
     pods.sort_by_key(|(name, work)| (work.is_none(), work.unwrap_or(0), *name));
     pods.into_iter().take(surplus).map(|(name, _)| name).collect()
 }

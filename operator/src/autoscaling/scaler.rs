@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use perennial_autoscaler::{Decision, History, Limit, Policy, Replicas, Sight, decide};
 use perennial_crds::LLMDeployment;
-use perennial_crds::status::{AutoscalingStatus, ScalingDecision};
+use perennial_crds::status::ScalingDecision;
 use tokio::time::MissedTickBehavior;
 
 use super::board::{Board, Verdict};
@@ -80,7 +80,10 @@ struct Told<T> {
 
 impl<T: Copy + PartialEq> Told<T> {
     fn new(value: T) -> Self {
-        Self { told: value, other: None }
+        Self {
+            told: value,
+            other: None,
+        }
     }
 
     fn see(&mut self, value: T, now: f64, lasting: f64) {
@@ -130,7 +133,8 @@ impl Scaler {
     /// One round.
     pub async fn round(&mut self) {
         let scaled = self.scaled();
-        self.states.retain(|owner, state| scaled.get(owner).is_some_and(|one| one.uid == state.uid));
+        self.states
+            .retain(|owner, state| scaled.get(owner).is_some_and(|one| one.uid == state.uid));
         self.board.keep(|owner| scaled.contains_key(owner));
         if scaled.is_empty() {
             self.asked.clear();
@@ -154,7 +158,14 @@ impl Scaler {
             oldest = oldest.max(state.history.blind_since().map_or(0.0, |since| now - since));
             if decision.desired != decision.from {
                 self.metrics.scaled(decision.desired > decision.from);
-                tracing::info!(namespace = owner.namespace, name = owner.name, from = decision.from, to = decision.desired, reason = decision.reason, "Scaling.");
+                tracing::info!(
+                    namespace = owner.namespace,
+                    name = owner.name,
+                    from = decision.from,
+                    to = decision.desired,
+                    reason = decision.reason,
+                    "Scaling."
+                );
             }
             if first || before != state.news() {
                 self.board.say(owner, state.verdict(&one.serving, now));
@@ -177,7 +188,9 @@ impl Scaler {
                 name: object.name_any(),
             };
             let revision = pods::serving_revision(&self.indexes, &owner);
-            let serving = revision.as_ref().map(|revision| pods::serving(&self.indexes, &owner, revision));
+            let serving = revision
+                .as_ref()
+                .map(|revision| pods::serving(&self.indexes, &owner, revision));
             let one = Scaled {
                 uid: object.uid()?,
                 policy: terms::policy(spec),
@@ -198,7 +211,9 @@ impl Scaler {
         }
         // A pod whose sandbox was made anew keeps its UID and has another address.
         self.asked.retain(|asked| {
-            let stays = present.get(&*asked.pod).is_some_and(|serving| serving.address == asked.client.address());
+            let stays = present
+                .get(&*asked.pod)
+                .is_some_and(|serving| serving.address == asked.client.address());
             stays && present.remove(&*asked.pod).is_some()
         });
         self.asked.extend(present.into_values().map(|serving| Asked {
@@ -221,7 +236,7 @@ struct Scaled {
 impl State {
     fn new(one: &Scaled, indexes: &Indexes, owner: &Owner) -> Self {
         let before = one.object.status.as_ref().and_then(|status| status.autoscaling.clone());
-        let before = before.unwrap_or_else(AutoscalingStatus::default);
+        let before = before.unwrap_or_default();
         Self {
             uid: one.uid.clone(),
             history: History::with_changes(terms::changes(&before)),
@@ -235,17 +250,28 @@ impl State {
     }
 
     /// Takes in the answers of this round and decides.
-    fn look(&mut self, one: &Scaled, answers: &HashMap<&str, &Asked>, indexes: &Indexes, owner: &Owner, now: f64) -> Decision {
+    fn look(
+        &mut self,
+        one: &Scaled,
+        answers: &HashMap<&str, &Asked>,
+        indexes: &Indexes,
+        owner: &Owner,
+        now: f64,
+    ) -> Decision {
         if self.revision != one.revision {
             self.revision.clone_from(&one.revision);
             self.history.new_revision();
         }
-        self.history.keep(|pod| one.serving.iter().any(|serving| serving.uid() == pod));
+        self.history
+            .keep(|pod| one.serving.iter().any(|serving| serving.uid() == pod));
         for serving in &one.serving {
-            let Some(asked) = answers.get(serving.uid()) else { continue };
+            let Some(asked) = answers.get(serving.uid()) else {
+                continue;
+            };
             self.history.expect(&asked.pod);
             if let Some(Ok(load)) = &asked.answer {
-                self.history.sampled(&asked.pod, now, terms::sample(load, serving.before_start));
+                self.history
+                    .sampled(&asked.pod, now, terms::sample(load, serving.before_start));
             }
         }
         self.history.round(now);
@@ -289,7 +315,12 @@ impl State {
 
     /// What is worth a look at the object when it changes. A decision changes `wanted`.
     fn news(&self) -> (u32, Option<Sight>, Option<Limit>, Option<i64>) {
-        (self.wanted, self.sight.as_ref().map(|sight| sight.told), self.limit.map(|(limit, _)| limit), self.cold_start)
+        (
+            self.wanted,
+            self.sight.as_ref().map(|sight| sight.told),
+            self.limit.map(|(limit, _)| limit),
+            self.cold_start,
+        )
     }
 
     fn verdict(&self, serving: &[Serving], now: f64) -> Verdict {

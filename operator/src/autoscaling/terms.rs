@@ -57,7 +57,10 @@ pub fn sample(load: &Load, before: Option<f64>) -> Sample {
         generated: load.generated_tokens,
         computed_seconds: load.computed_seconds,
         first_token: load.first_token,
-        cold_start: load.cold_start_seconds.zip(before).map(|(loading, before)| loading + before),
+        cold_start: load
+            .cold_start_seconds
+            .zip(before)
+            .map(|(loading, before)| loading + before),
     }
 }
 

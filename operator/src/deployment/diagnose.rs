@@ -86,7 +86,8 @@ pub fn is_ready(pod: &Pod) -> bool {
 #[must_use]
 pub fn waits_for_room(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
-        && condition(pod, "PodScheduled").is_some_and(|(status, reason, _)| status == "False" && reason == "Unschedulable")
+        && condition(pod, "PodScheduled")
+            .is_some_and(|(status, reason, _)| status == "False" && reason == "Unschedulable")
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {

@@ -92,14 +92,24 @@ pub fn notices(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Noti
 fn scalings(old: &LLMDeploymentStatus, new: &LLMDeploymentStatus) -> Vec<Notice> {
     let decisions = |status: &LLMDeploymentStatus| {
         let scaling = status.autoscaling.as_ref();
-        scaling.map(|scaling| scaling.last_decisions.clone()).unwrap_or_default()
+        scaling
+            .map(|scaling| scaling.last_decisions.clone())
+            .unwrap_or_default()
     };
     let known = decisions(old);
-    let fresh = decisions(new).into_iter().rev().filter(|decision| !known.contains(decision));
+    let fresh = decisions(new)
+        .into_iter()
+        .rev()
+        .filter(|decision| !known.contains(decision));
     fresh
         .map(|decision| Notice {
             warning: false,
-            reason: if decision.to > decision.from { "ScaledUp" } else { "ScaledDown" }.to_owned(),
+            reason: if decision.to > decision.from {
+                "ScaledUp"
+            } else {
+                "ScaledDown"
+            }
+            .to_owned(),
             action: "Scale",
             note: format!("Scaled from {} to {}: {}", decision.from, decision.to, decision.reason),
         })

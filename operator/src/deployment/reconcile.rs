@@ -164,7 +164,13 @@ fn scale(valid: &mut Validated, object: &LLMDeployment, shell: &Shell) -> Option
         Some(verdict) => verdict.desired,
         // Right after a start of the operator: whatever runs goes on.
         None => {
-            let replicas = pods::initial(&shell.indexes, &valid.owner, object, spec.min_replicas, spec.max_replicas);
+            let replicas = pods::initial(
+                &shell.indexes,
+                &valid.owner,
+                object,
+                spec.min_replicas,
+                spec.max_replicas,
+            );
             i32::try_from(replicas).unwrap_or(i32::MAX)
         }
     };
@@ -180,13 +186,21 @@ async fn mark_first_to_go(
     writer: &Writer,
 ) -> Result<(), Error> {
     for (name, replicas) in &decision.plan.deployments {
-        let Some(has) = children.deployment(name).and_then(|deployment| deployment.spec.as_ref()?.replicas) else {
+        let Some(has) = children
+            .deployment(name)
+            .and_then(|deployment| deployment.spec.as_ref()?.replicas)
+        else {
             continue;
         };
         let pods: Vec<&Pod> = children.pods_of(name).filter(|pod| diagnose::is_ready(pod)).collect();
-        let exist = children.pods_of(name).filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+        let exist = children
+            .pods_of(name)
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .count();
         // Pods that are not ready go before any that are.
-        let surplus = exist.saturating_sub(usize::try_from(*replicas).unwrap_or(0)).saturating_sub(exist - pods.len());
+        let surplus = exist
+            .saturating_sub(usize::try_from(*replicas).unwrap_or(0))
+            .saturating_sub(exist - pods.len());
         if *replicas >= has || surplus == 0 {
             continue;
         }
@@ -197,7 +211,9 @@ async fn mark_first_to_go(
             let marked = pod.annotations().get(DELETION_COST).is_some_and(|cost| cost == FIRST);
             let goes = first.contains(&pod.name_any().as_str());
             if goes != marked {
-                writer.deletion_cost(&valid.owner, &pod.name_any(), goes.then_some(FIRST)).await?;
+                writer
+                    .deletion_cost(&valid.owner, &pod.name_any(), goes.then_some(FIRST))
+                    .await?;
             }
         }
     }

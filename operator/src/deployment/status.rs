@@ -81,7 +81,11 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
     conditions.set(ConditionType::Progressing, &progressing(view, ready, stalled.as_ref()));
     conditions.set(ConditionType::Ready, &ready_statement);
     conditions.set_if(ConditionType::Reconciling, reconciling.as_ref());
-    if view.valid.autoscaling.is_some() && view.verdict.is_none() && !view.valid.suspended && conditions.has(ConditionType::ScalingActive) {
+    if view.valid.autoscaling.is_some()
+        && view.verdict.is_none()
+        && !view.valid.suspended
+        && conditions.has(ConditionType::ScalingActive)
+    {
         // A new leader has not looked yet: what the last one said stands.
         conditions.keep(ConditionType::ScalingActive);
         conditions.keep(ConditionType::ScalingLimited);

@@ -24,7 +24,13 @@ struct Entry {
 impl Entry {
     fn end(&self, outcome: Outcome, now: Instant, metrics: &Metrics) {
         let computed = self.started.map(|started| now - started);
-        metrics.finished(outcome, self.prompt_tokens, self.generated, now - self.arrived, computed);
+        metrics.finished(
+            outcome,
+            self.prompt_tokens,
+            self.generated,
+            now - self.arrived,
+            computed,
+        );
     }
 }
 
