@@ -13,8 +13,8 @@ mkdir -p target/bench
 if [ $# -gt 0 ]; then
 	exec cargo bench --locked --quiet --profile ci -p perennial-autoscaler --bench autoscaling -- "$@"
 fi
-# Ten thousand connections and their other ends.
-ulimit -n 65536
+# Ten thousand connections.
+ulimit -n "$(ulimit -Hn)"
 cargo bench --locked --quiet --profile ci -p perennial-operator --bench scrape -- --out "$root/target/bench/autoscaling-scrape.json"
 cargo bench --locked --quiet --profile ci -p perennial-autoscaler --bench autoscaling -- --out "$root/target/bench/autoscaling-runs.json"
 python3 docs/plot-autoscaling.py

@@ -36,7 +36,9 @@ impl Load {
         let growth = history.growth(&totals);
         let backlog = history
             .service()
-            .map_or(0.0, |service| totals.waiting * service / DRAIN);
+            .map_or(0.0, |service| totals.waiting * service / DRAIN)
+            // How many more would ask if there were room is not known; as many again as run are a careful step.
+            .max(totals.standing.min(totals.running_mean));
         Self {
             steady: history.offered(&totals) * growth + CAUTION * history.reserve(),
             backlog,

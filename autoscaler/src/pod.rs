@@ -7,6 +7,9 @@ const KEPT: usize = 16;
 /// Samples in a row with a queue that show a pod to be full.
 const SATURATED: usize = 5;
 
+/// Samples in a row with much the same queue that show it to stand.
+const STANDING: usize = 8;
+
 /// One pod's last samples, in a ring that never grows.
 #[derive(Clone, Debug)]
 pub struct PodHistory {
@@ -80,6 +83,16 @@ impl PodHistory {
             .filter(|running| *running > 0)
     }
 
+    /// Requests that have waited all the time, in a queue that neither grew nor was worked off: their askers wait for answers
+    /// before they ask again, so that they show in no rate of arrivals.
+    #[must_use]
+    pub fn standing(&self) -> u32 {
+        let waiting = || self.kept().map(|sample| sample.waiting);
+        let (least, most) = (waiting().min().unwrap_or(0), waiting().max().unwrap_or(0));
+        let stands = self.len >= STANDING && most <= least + least / 4 + 2;
+        if stands { least } else { 0 }
+    }
+
     /// What happened between the oldest kept sample and the newest.
     #[must_use]
     pub fn span(&self) -> Option<Span> {
@@ -122,6 +135,24 @@ mod tests {
         }
         let span = pod.span().expect("two samples");
         assert_eq!((span.seconds, span.arrived), (30.0, 90));
+    }
+
+    #[test]
+    fn a_queue_stands_when_it_neither_grows_nor_is_worked_off() {
+        let queue = |waiting: fn(u32) -> u32| {
+            let mut pod = PodHistory::default();
+            for tick in 0..10 {
+                let sample = Sample {
+                    waiting: waiting(tick),
+                    ..Sample::default()
+                };
+                pod.push(f64::from(tick) * 2.0, sample);
+            }
+            pod.standing()
+        };
+        assert_eq!(queue(|tick| 8 + tick % 3), 8);
+        assert_eq!(queue(|tick| tick * 2), 0);
+        assert_eq!(queue(|tick| 40 - tick * 2), 0);
     }
 
     #[test]

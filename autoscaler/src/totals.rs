@@ -12,6 +12,8 @@ pub struct Totals {
     pub unseen: u32,
     /// Requests that wait.
     pub waiting: f64,
+    /// Requests that wait in queues that stand.
+    pub standing: f64,
     /// Requests that are computed.
     pub running: f64,
     /// The same, as the mean of half a minute.
@@ -48,6 +50,7 @@ impl Totals {
             };
             totals.seen += 1;
             totals.waiting += f64::from(sample.waiting);
+            totals.standing += f64::from(pod.standing());
             totals.running += f64::from(sample.running);
             totals.slots += f64::from(pod.saturated_at().unwrap_or(sample.slots).max(1));
             totals.cache_used += sample.cache_used as f64;
