@@ -100,7 +100,7 @@ def plot(rows: list[dict]) -> str:
         "<style>.t{fill:#24292f}.m{fill:#57606a}.g{stroke:#d0d7de;fill:none}.b{fill:#ffffff}"
         "@media(prefers-color-scheme:dark){.t{fill:#e6edf3}.m{fill:#9198a1}.g{stroke:#3d444d}.b{fill:#0d1117}}</style>",
         f'<rect class="b" width="{total_width}" height="{total_height}"/>',
-        f'<text class="t" x="{left}" y="20" font-size="14">Seconds over the objective (% of all, up to 20) against hours of replicas (1x to 5x of what full ones would need)</text>',
+        f'<text class="t" x="{left}" y="20" font-size="14">Seconds over the objective (% of all, up to 20) against hours of replicas (1x to 5x of full ones), each with its best settings</text>',
     ]
     for index, name in enumerate(ALL):
         x = left + index * 130
@@ -112,6 +112,15 @@ def plot(rows: list[dict]) -> str:
         parts.append(field(row, x0, y0, width, height, column == 0))
     parts.append("</svg>\n")
     return "\n".join(parts)
+
+
+def frontier(curve: list) -> list[tuple[float, float]]:
+    """The best setting for each cost: settings that cost more and give less are nobody's choice."""
+    best: list[tuple[float, float]] = []
+    for cost, over, _ in curve:
+        if not best or over < best[-1][1]:
+            best.append((cost, over))
+    return best
 
 
 def field(row: dict, x0: float, y0: float, width: float, height: float, first: bool) -> str:
@@ -132,7 +141,7 @@ def field(row: dict, x0: float, y0: float, width: float, height: float, first: b
         x, _ = place(times * row["idealHours"], 0)
         parts.append(f'<text class="m" x="{x:.1f}" y="{y0 + height + 13}" text-anchor="middle">{times}x</text>')
     for name in reversed(ALL):
-        points = [place(cost, over) for cost, over, _ in row["curves"][name] if 1 <= cost / row["idealHours"] <= 5]
+        points = [place(cost, over) for cost, over in frontier(row["curves"][name]) if 1 <= cost / row["idealHours"] <= 5]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(f'<polyline fill="none" stroke="{COLORS[name]}" stroke-width="{2.6 if name == "Perennial" else 1.4}" points="{path}"/>')
     return "\n".join(parts)

@@ -212,8 +212,11 @@ fn dropping_the_control_frees_everything() {
     let controls: Vec<_> = (0..12)
         .map(|id| engine.submit(request(id, 64, 400)).expect("accepted"))
         .collect();
-    wait_until("four run", || engine.load().running == 4);
-    assert!(engine.load().used_blocks >= 8);
+    // Blocks are told at the end of a step, requests that run at its beginning.
+    wait_until("four run on two blocks each", || {
+        let load = engine.load();
+        load.running == 4 && load.used_blocks >= 8
+    });
     drop(controls);
     let answers = collect(&mut updates, 12);
     assert!(answers.values().all(|(_, reason)| *reason == FinishReason::Cancelled));
