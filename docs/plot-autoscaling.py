@@ -100,7 +100,7 @@ def plot(rows: list[dict]) -> str:
         "<style>.t{fill:#24292f}.m{fill:#57606a}.g{stroke:#d0d7de;fill:none}.b{fill:#ffffff}"
         "@media(prefers-color-scheme:dark){.t{fill:#e6edf3}.m{fill:#9198a1}.g{stroke:#3d444d}.b{fill:#0d1117}}</style>",
         f'<rect class="b" width="{total_width}" height="{total_height}"/>',
-        f'<text class="t" x="{left}" y="20" font-size="14">Seconds over the objective (% of all, up to 20) against hours of replicas (1x to 5x of full ones), each with its best settings</text>',
+        f'<text class="t" x="{left}" y="20" font-size="14">Seconds over the objective against hours of replicas (1x: all of them full), each with its best settings</text>',
     ]
     for index, name in enumerate(ALL):
         x = left + index * 130
