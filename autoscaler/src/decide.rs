@@ -9,6 +9,8 @@ use crate::policy::{Missing, Policy, Target};
 pub const SLACK: f64 = 0.2;
 /// So many replicas may always be added in a minute: a percentage of one or two is no limit anybody means.
 pub const FREE_STEP: u32 = 4;
+/// Seconds that a new history must have seen before anything is taken away, whatever the window: rates need two samples.
+pub const FIRST_LOOKS: f64 = 10.0;
 /// Seconds without any answer after which [`Missing::ScaleToMax`] acts.
 pub const PATIENCE: f64 = 30.0;
 
@@ -195,7 +197,7 @@ fn down(history: &History, policy: &Policy, replicas: &Replicas, now: f64, decis
         decision.limit = Some(Limit::Rollout);
         return;
     }
-    let window = policy.down_window(history.cold_start());
+    let window = policy.down_window(history.cold_start()).max(FIRST_LOOKS);
     let lasting = history.most_needed(now, window).unwrap_or(wanted);
     let desired = decision.recommended.max(lasting);
     let steps = policy.down_per_minute.saturating_sub(history.removed(now));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::decide::Decision;
+use crate::decide::{Decision, FIRST_LOOKS};
 use crate::pod::PodHistory;
 use crate::policy::{LONGEST_WINDOW, Policy};
 use crate::sample::Sample;
@@ -129,7 +129,7 @@ impl History {
             self.blind_since = None;
         }
         // With pods unseen the sum would show a fall that is none.
-        if totals.seen > 0 && totals.unseen == 0 {
+        if totals.rated && totals.unseen == 0 {
             let offered = self.offered(&totals);
             self.trend.push(now, offered);
             let (lead, growth) = (self.lead(), self.growth(&totals));
@@ -141,7 +141,7 @@ impl History {
     pub fn decided(&mut self, now: f64, policy: &Policy, decision: &Decision) {
         let recommended = i64::from(decision.recommended);
         // The longest window that there can be: a cold start may turn out longer than thought.
-        let kept = policy.down_window.unwrap_or(LONGEST_WINDOW);
+        let kept = policy.down_window.unwrap_or(LONGEST_WINDOW).max(FIRST_LOOKS);
         self.down.push(now, recommended, kept);
         self.up.push(now, -recommended, policy.up_window);
         if decision.desired != decision.from {

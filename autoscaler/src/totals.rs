@@ -18,6 +18,8 @@ pub struct Totals {
     pub running: f64,
     /// The same, as the mean of half a minute.
     pub running_mean: f64,
+    /// Whether rates are known: of at least one pod there are two samples.
+    pub rated: bool,
     /// Requests that arrive per second.
     pub arriving: f64,
     /// Tokens generated per second.
@@ -73,7 +75,8 @@ impl Totals {
             totals.cache_total /= f64::from(totals.seen);
         }
         // A pod that has answered once has no rate yet: it is taken to do as the others do.
-        if spans > 0.0 {
+        totals.rated = spans > 0.0;
+        if totals.rated {
             totals.arriving *= f64::from(totals.seen) / spans;
             totals.generating *= f64::from(totals.seen) / spans;
         }
