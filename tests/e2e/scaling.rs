@@ -68,12 +68,13 @@ async fn it_grows_to_three_under_load_and_shrinks_to_one_and_loses_no_request() 
     answers(&bed, 2 * MINUTE).await;
     let url = bed.url("model").await;
     let clients = Clients::start(8, &url, "model");
-    let three = bed
-        .until("model", "scaled to three", 2 * MINUTE, |object| {
-            desired(object) == 3 && ready(object) == 3
-        })
-        .await;
-    assert!(says(&three, "ScalingActive", "True", "ValidMetricFound"));
+    bed.until("model", "scaled to three", 2 * MINUTE, |object| {
+        desired(object) == 3 && ready(object) == 3
+    })
+    .await;
+    // What is seen is told once it has lasted ten seconds.
+    let sees = |object: &LLMDeployment| says(object, "ScalingActive", "True", "ValidMetricFound");
+    bed.until("model", "seeing all its replicas", MINUTE, sees).await;
     clients.further(16).await;
     // Fewer clients: the replicas become too many, one after the other, while requests still run.
     let complete = clients.stop().await;
