@@ -9,6 +9,8 @@ relative. Needs nothing but Python 3.10.
 """
 
 import json
+import os
+import platform
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ BENCH = ROOT / "target" / "bench"
 PEERS = ["HPA", "Knative KPA", "KEDA", "KubeAI"]
 ALL = ["Perennial", *PEERS]
 COLORS = {"Perennial": "#1a7f4b", "HPA": "#3b6fd4", "Knative KPA": "#b0651d", "KEDA": "#8a8f98", "KubeAI": "#a04bb5"}
+MACHINE = f"{os.cpu_count()} cores, {platform.machine()}"
 # Below this part of the seconds nothing is compared: a handful of seconds is chance.
 NOISE = 0.0002
 WORDS = {
@@ -86,7 +89,7 @@ def tables(rows: list[dict], scrape: dict | None) -> tuple[list[dict], list[dict
 
 
 def figure(name: str, what: str, value, unit: str, better: str, goal) -> dict:
-    return {"id": name, "what": what, "value": value, "unit": unit, "better": better, "goal": goal, "machine": "2 cores, x86-64"}
+    return {"id": name, "what": what, "value": value, "unit": unit, "better": better, "goal": goal, "machine": MACHINE}
 
 
 def plot(rows: list[dict]) -> str:

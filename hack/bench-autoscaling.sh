@@ -15,6 +15,7 @@ if [ $# -gt 0 ]; then
 fi
 # Ten thousand connections.
 ulimit -n "$(ulimit -Hn)"
-cargo bench --locked --quiet --profile ci -p perennial-operator --bench scrape -- --out "$root/target/bench/autoscaling-scrape.json"
+# Built with everything else, so that no dependency is compiled once more with other features.
+cargo bench --locked --quiet --profile ci --workspace --features perennial-drift/cli --bench scrape -- --out "$root/target/bench/autoscaling-scrape.json"
 cargo bench --locked --quiet --profile ci -p perennial-autoscaler --bench autoscaling -- --out "$root/target/bench/autoscaling-runs.json"
 python3 docs/plot-autoscaling.py

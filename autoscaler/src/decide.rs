@@ -21,8 +21,6 @@ pub struct Replicas {
     pub wanted: u32,
     /// Those that answer.
     pub ready: u32,
-    /// Those that exist and do not answer yet, and those that are asked for and do not exist yet.
-    pub starting: u32,
     /// Whether one of them waits for a device, a node or a quota.
     pub without_room: bool,
     /// Whether a new revision is being introduced.
@@ -59,8 +57,6 @@ pub enum Limit {
     UpRate,
     /// A replica waits for room already.
     Room,
-    /// A new revision is being introduced: nothing is taken away.
-    Rollout,
 }
 
 /// The replicas that shall be.
@@ -150,7 +146,7 @@ fn blind(history: &History, policy: &Policy, now: f64, decision: &mut Decision) 
 }
 
 fn largest(history: &History, policy: &Policy, replicas: &Replicas, load: &Load, now: f64) -> Need {
-    let settled = settled(history, replicas.starting, now);
+    let settled = settled(history, replicas, now);
     policy
         .targets
         .iter()
@@ -193,8 +189,8 @@ fn up(history: &History, policy: &Policy, replicas: &Replicas, now: f64, decisio
 
 fn down(history: &History, policy: &Policy, replicas: &Replicas, now: f64, decision: &mut Decision) {
     let wanted = decision.desired;
+    // What is being introduced has to carry the load of what serves.
     if replicas.rollout {
-        decision.limit = Some(Limit::Rollout);
         return;
     }
     let window = policy.down_window(history.cold_start()).max(FIRST_LOOKS);

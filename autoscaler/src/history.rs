@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::decide::{Decision, FIRST_LOOKS};
+use crate::decide::Decision;
 use crate::pod::PodHistory;
-use crate::policy::{LONGEST_WINDOW, Policy};
 use crate::sample::Sample;
 use crate::surprise::Surprise;
 use crate::totals::Totals;
@@ -138,12 +137,10 @@ impl History {
     }
 
     /// Takes note of a decision that is going to be carried out.
-    pub fn decided(&mut self, now: f64, policy: &Policy, decision: &Decision) {
+    pub fn decided(&mut self, now: f64, decision: &Decision) {
         let recommended = i64::from(decision.recommended);
-        // The longest window that there can be: a cold start may turn out longer than thought.
-        let kept = policy.down_window.unwrap_or(LONGEST_WINDOW).max(FIRST_LOOKS);
-        self.down.push(now, recommended, kept);
-        self.up.push(now, -recommended, policy.up_window);
+        self.down.push(now, recommended);
+        self.up.push(now, -recommended);
         if decision.desired != decision.from {
             self.changes.push_back(Change {
                 at: now,

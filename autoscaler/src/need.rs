@@ -1,5 +1,6 @@
 //! How many replicas a target asks for, as a number with decimals.
 
+use crate::decide::Replicas;
 use crate::history::History;
 use crate::policy::Target;
 use crate::totals::Totals;
@@ -113,9 +114,9 @@ pub fn need(target: Target, load: &Load, wanted: u32, settled: bool) -> Need {
 
 /// Whether the replicas added last have had the time to start and to fill the window of measurements.
 #[must_use]
-pub fn settled(history: &History, starting: u32, now: f64) -> bool {
+pub fn settled(history: &History, replicas: &Replicas, now: f64) -> bool {
     let lead = history.cold_start().unwrap_or(0.0);
-    starting == 0 && history.last_growth().is_none_or(|at| now - at > lead + SHOWN)
+    replicas.ready >= replicas.wanted && history.last_growth().is_none_or(|at| now - at > lead + SHOWN)
 }
 
 impl Need {

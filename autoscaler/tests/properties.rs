@@ -126,7 +126,6 @@ impl Play {
         Replicas {
             wanted,
             ready,
-            starting: wanted.saturating_sub(ready),
             without_room: false,
             rollout: false,
         }
@@ -140,7 +139,7 @@ fn tell(story: &[Vec<Deed>], policy: &Policy, mut wanted: u32) -> Vec<Decision> 
     for deeds in story {
         play.round(deeds);
         let decision = play.decide(policy, wanted);
-        play.history.decided(play.now, policy, &decision);
+        play.history.decided(play.now, &decision);
         wanted = decision.desired;
         decisions.push(decision);
     }
@@ -276,7 +275,7 @@ fn a_queue_that_grows_while_replicas_start_is_not_counted_again_and_again() {
         play.history.sampled(&play.names[0], play.now, *sample);
         play.history.round(play.now);
         let decision = play.decide(&policy, wanted);
-        play.history.decided(play.now, &policy, &decision);
+        play.history.decided(play.now, &decision);
         wanted = decision.desired;
     }
     // After three minutes of a queue of 720 requests: two for the load, and what the queue is worth over a minute.

@@ -105,8 +105,6 @@ pub struct Load {
     pub version: u32,
     /// A random number below 2^53 that differs between two starts.
     pub boot_id: u64,
-    /// Whether requests are answered.
-    pub ready: bool,
     /// Requests that are computed.
     pub running: u32,
     /// Requests in the queue.

@@ -25,7 +25,6 @@ fn serve() {
     let load = Load {
         version: LOAD_VERSION,
         boot_id: 1 << 52,
-        ready: true,
         running: 12,
         waiting: 3,
         max_running: 16,
@@ -89,12 +88,11 @@ fn main() {
     // In a process of its own: both ends of ten thousand connections are more files than many systems give one process.
     let program = std::env::current_exe().unwrap();
     let _server = Server(std::process::Command::new(program).arg("--serve").spawn().unwrap());
-    std::thread::sleep(std::time::Duration::from_millis(500));
     let address = |pod: u32| IpAddr::V4(Ipv4Addr::from(0x7f40_0001 + pod));
     let mut asked: Vec<Asked> = (0..PODS)
         .map(|pod| Asked {
             pod: pod.to_string().into(),
-            client: LoadClient::new(address(pod)),
+            client: LoadClient::new((address(pod), METRICS_PORT).into()),
             answer: None,
         })
         .collect();
@@ -109,7 +107,7 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    // Until all connections are there: so many at once do not find room in the queue of one listener.
+    // Until the server listens and all connections are there: so many at once do not find room in the queue of one listener.
     while asked.iter().any(|pod| !matches!(pod.answer, Some(Ok(_)))) {
         runtime.block_on(scraper.round(&mut asked));
     }
@@ -133,7 +131,7 @@ fn main() {
                 ..Replicas::default()
             };
             let decision = decide(history, &policy, &replicas, now);
-            history.decided(now, &policy, &decision);
+            history.decided(now, &decision);
             changes += u32::from(decision.desired != decision.from);
         }
         std::hint::black_box(changes);

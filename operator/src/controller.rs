@@ -17,6 +17,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use perennial_crds::LLMDeployment;
 use perennial_crds::conditions::Reason;
+use perennial_crds::serving::METRICS_PORT;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +102,7 @@ pub async fn run(
         context.shell.indexes.clone(),
         context.shell.board.clone(),
         Arc::clone(&context.metrics),
+        METRICS_PORT,
     );
     let _scaler = AbortOnDropHandle::new(tokio::spawn(scaler.run()));
     applier(

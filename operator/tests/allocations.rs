@@ -57,7 +57,7 @@ fn blocks(pods: usize, address: SocketAddr) -> u64 {
         .unwrap();
     let asked = |pod: usize| Asked {
         pod: pod.to_string().into(),
-        client: LoadClient::at(address),
+        client: LoadClient::new(address),
         answer: None,
     };
     let mut all: Vec<Asked> = (0..pods).map(asked).collect();

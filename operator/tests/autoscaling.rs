@@ -8,7 +8,6 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::object;
@@ -16,7 +15,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use parking_lot::Mutex;
 use perennial_autoscaler::Sight;
 use perennial_crds::LLMDeployment;
-use perennial_crds::serving::{LOAD_VERSION, Load, METRICS_PORT};
+use perennial_crds::serving::{LOAD_VERSION, Load};
 use perennial_operator::autoscaling::board::{Board, Verdict};
 use perennial_operator::autoscaling::scaler::Scaler;
 use perennial_operator::deployment::observe::Indexes;
@@ -38,10 +37,9 @@ enum Says {
 struct Server(Arc<Mutex<Says>>);
 
 impl Server {
-    async fn start(address: &str) -> Self {
+    async fn start(address: &str, port: u16) -> Self {
         let says = Arc::new(Mutex::new(Says::Nothing));
-        let address: SocketAddr = format!("{address}:{METRICS_PORT}").parse().unwrap();
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = TcpListener::bind((address, port)).await.unwrap();
         let shared = Arc::clone(&says);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -75,7 +73,6 @@ fn load(running: u32, waiting: u32) -> Says {
     Says::Load(Load {
         version: LOAD_VERSION,
         boot_id: 7,
-        ready: true,
         running,
         waiting,
         max_running: 16,
@@ -92,6 +89,7 @@ struct Bench {
     object: Arc<Mutex<LLMDeployment>>,
     owner: Owner,
     indexes: Indexes,
+    port: u16,
 }
 
 impl Bench {
@@ -111,8 +109,12 @@ impl Bench {
         let shared = Arc::clone(&object);
         let objects = Box::new(move || vec![Arc::new(shared.lock().clone())]);
         let metrics = Arc::new(Metrics::new().unwrap());
+        // One that nothing on this machine uses; all pods tell their load at the same.
+        let port = std::net::TcpListener::bind("127.71.0.1:0").and_then(|free| free.local_addr());
+        let port = port.unwrap().port();
         Self {
-            scaler: Scaler::new(objects, indexes.clone(), board.clone(), metrics),
+            port,
+            scaler: Scaler::new(objects, indexes.clone(), board.clone(), metrics, port),
             board,
             object,
             owner: Owner {
@@ -121,6 +123,10 @@ impl Bench {
             },
             indexes,
         }
+    }
+
+    async fn server(&self, address: &str) -> Server {
+        Server::start(address, self.port).await
     }
 
     fn pod(&self, name: &str, address: &str) {
@@ -156,9 +162,9 @@ impl Bench {
 async fn a_pod_that_talks_nonsense_harms_nobody_else() {
     let mut bench = Bench::new("{maxReplicas: 9, targets: [{metric: RunningRequests, averageValue: 4}]}");
     bench.deployment(3);
-    let good = Server::start("127.71.1.1").await;
-    let other = Server::start("127.71.1.2").await;
-    let bad = Server::start("127.71.1.3").await;
+    let good = bench.server("127.71.1.1").await;
+    let other = bench.server("127.71.1.2").await;
+    let bad = bench.server("127.71.1.3").await;
     for (name, address) in [("a", "127.71.1.1"), ("b", "127.71.1.2"), ("c", "127.71.1.3")] {
         bench.pod(name, address);
     }
@@ -192,7 +198,7 @@ async fn a_pod_that_talks_nonsense_harms_nobody_else() {
 async fn without_answers_the_number_is_held_and_another_boot_is_another_process() {
     let mut bench = Bench::new("{maxReplicas: 9, minReplicas: 1}");
     bench.deployment(4);
-    let server = Server::start("127.71.2.1").await;
+    let server = bench.server("127.71.2.1").await;
     bench.pod("a", "127.71.2.1");
     for says in [
         Says::Nothing,
@@ -215,7 +221,7 @@ async fn without_answers_the_number_is_held_and_another_boot_is_another_process(
 async fn limits_that_change_are_kept_at_once_and_told() {
     let mut bench = Bench::new("{maxReplicas: 3}");
     bench.deployment(3);
-    let server = Server::start("127.71.3.1").await;
+    let server = bench.server("127.71.3.1").await;
     bench.pod("a", "127.71.3.1");
     server.says(load(1, 0));
     assert_eq!(bench.round().await.desired, 3);
@@ -236,7 +242,7 @@ async fn a_new_operator_goes_on_where_the_old_one_stopped() {
         "lastDecisions": [{"time": jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "from": 1, "to": 5, "reason": "x"}],
     }});
     bench.object.lock().status = serde_json::from_value(status).unwrap();
-    let server = Server::start("127.71.4.1").await;
+    let server = bench.server("127.71.4.1").await;
     bench.pod("a", "127.71.4.1");
     server.says(load(16, 100));
     let verdict = bench.round().await;

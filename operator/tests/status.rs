@@ -575,12 +575,6 @@ fn the_autoscaler_says_what_it_sees_and_what_holds_it_back() {
             "True/ValidMetricFound",
             "True/Unschedulable",
         ),
-        (
-            Sight::Full,
-            Some(Limit::Rollout),
-            "True/ValidMetricFound",
-            "False/DesiredWithinRange",
-        ),
     ] {
         let said = conditions(&scaled(sight, limit, Vec::new()).status());
         for expected in [format!("ScalingActive={active}"), format!("ScalingLimited={limited}")] {

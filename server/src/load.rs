@@ -85,7 +85,7 @@ impl LoadCounters {
 
     /// The answer of `/load`.
     #[must_use]
-    pub fn snapshot(&self, ready: bool, engine: Option<&LoadSnapshot>) -> Load {
+    pub fn snapshot(&self, engine: Option<&LoadSnapshot>) -> Load {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let cold_start = get(&self.cold_start_micros);
         let idle = LoadSnapshot::default();
@@ -94,7 +94,6 @@ impl LoadCounters {
         Load {
             version: LOAD_VERSION,
             boot_id: self.boot_id,
-            ready,
             running: narrow(engine.running),
             waiting: narrow(engine.waiting),
             max_running: self.max_running.load(Ordering::Relaxed),
@@ -157,7 +156,7 @@ mod tests {
             total_blocks: 8,
             ..LoadSnapshot::default()
         };
-        let load = counters.snapshot(true, Some(&engine));
+        let load = counters.snapshot(Some(&engine));
         assert_eq!((load.requests, load.finished, load.generated_tokens), (1, 1, 1));
         assert_eq!((load.computed_seconds, load.cold_start_seconds), (1.25, Some(1.5)));
         assert_eq!(

@@ -99,8 +99,7 @@ async fn loading(State(shared): State<Arc<Shared>>) -> Json<LoadingProgress> {
 
 async fn load(State(shared): State<Arc<Shared>>) -> Json<Load> {
     let engine = shared.service().map(|service| service.engine().load());
-    let ready = shared.lifecycle.phase() == Phase::Ready;
-    Json(shared.metrics.load.snapshot(ready, engine.as_ref()))
+    Json(shared.metrics.load.snapshot(engine.as_ref()))
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::clients::Clients;
 use super::cluster::{Bed, SYSTEM, eventually, kubectl, simulated};
 
 /// Seconds of rest: `E2E_QUIET_SECONDS`, 300 by default.
@@ -19,8 +20,15 @@ fn rest() -> Duration {
 #[tokio::test]
 async fn at_rest_the_operator_writes_nothing_but_its_lease() {
     let bed = Bed::new("quiet").await;
+    // One that is let alone, and one with an autoscaler under a load that is always the same.
     bed.apply("model", simulated(1).await).await;
+    let mut scaled = simulated(1).await;
+    scaled["autoscaling"] = json!({"maxReplicas": 3, "targets": [{"metric": "RunningRequests", "averageValue": 8}]});
+    bed.apply("scaled", scaled).await;
     bed.settled("model", Duration::from_secs(120)).await;
+    bed.settled("scaled", Duration::from_secs(120)).await;
+    let clients = Clients::start(3, &bed.url("scaled").await, "scaled");
+    clients.further(60).await;
     // What other tests left is being removed, which the operator notes down, and the last status may be on its way.
     let mine = bed.namespace.clone();
     eventually(Duration::from_secs(180), || async {
@@ -61,9 +69,10 @@ async fn at_rest_the_operator_writes_nothing_but_its_lease() {
         leases > 0,
         "the audit log does not show the operator's lease, so it shows nothing"
     );
+    let answers = clients.stop().await;
     assert!(writes.is_empty(), "writes at rest: {writes:#?}");
     println!(
-        "{} s of rest: 0 writes, {leases} renewals of the lease",
+        "{} s of rest, {answers} answers under constant load: 0 writes, {leases} renewals of the lease",
         rest().as_secs()
     );
     bed.remove().await;

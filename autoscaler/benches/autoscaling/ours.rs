@@ -51,12 +51,11 @@ impl Scaler for Ours {
         let replicas = Replicas {
             wanted: view.wanted,
             ready: ready.len() as u32,
-            starting: view.wanted.saturating_sub(ready.len() as u32),
             without_room: false,
             rollout: false,
         };
         let decision = decide(&self.history, &self.policy, &replicas, now);
-        self.history.decided(now, &self.policy, &decision);
+        self.history.decided(now, &decision);
         decision.desired
     }
 }

@@ -4,10 +4,10 @@
 //! `httparse` for the head, and nothing allocated for an answer. Whatever is not exactly what our server says (a redirect, a
 //! longer answer, another version) is an error of that pod alone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use perennial_crds::serving::{LOAD_VERSION, Load, METRICS_PORT};
+use perennial_crds::serving::{LOAD_VERSION, Load};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -66,22 +66,16 @@ pub struct LoadClient {
 }
 
 impl LoadClient {
-    /// For a pod at this address; no connection is made yet.
+    /// For a pod that tells its load at this address; no connection is made yet.
     #[must_use]
-    pub fn new(address: IpAddr) -> Self {
-        Self::at(SocketAddr::new(address, METRICS_PORT))
-    }
-
-    /// For a server at this address and port.
-    #[must_use]
-    pub fn at(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         Self { address, stream: None }
     }
 
     /// Where it asks.
     #[must_use]
-    pub fn address(&self) -> IpAddr {
-        self.address.ip()
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Asks once. `buffer` is scratch space of [`LONGEST_ANSWER`] bytes.
@@ -241,7 +235,7 @@ mod tests {
     async fn a_connection_is_used_again_and_made_again_when_it_was_closed() {
         let good = answer(&load(LOAD_VERSION));
         let address = served(vec![good.clone(), good.clone(), Vec::new(), good.clone()]).await;
-        let mut client = LoadClient::at(address);
+        let mut client = LoadClient::new(address);
         let mut buffer = vec![0; LONGEST_ANSWER];
         for _ in 0..3 {
             assert_eq!(client.ask(&mut buffer).await.expect("a load").running, 3);
@@ -266,7 +260,7 @@ mod tests {
         ] {
             let said = String::from_utf8_lossy(&wrong).into_owned();
             let address = served(vec![wrong, answer(&load(LOAD_VERSION))]).await;
-            let mut client = LoadClient::at(address);
+            let mut client = LoadClient::new(address);
             let mut buffer = vec![0; LONGEST_ANSWER];
             let error = client.ask(&mut buffer).await.expect_err("no load");
             assert_eq!(error.label(), label, "{error} for {}", said.get(..60).unwrap_or(&said));
@@ -277,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_pod_that_says_nothing_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let mut client = LoadClient::at(listener.local_addr().expect("an address"));
+        let mut client = LoadClient::new(listener.local_addr().expect("an address"));
         let error = client.ask(&mut vec![0; LONGEST_ANSWER]).await.expect_err("silence");
         assert_eq!(error.label(), "timeout");
     }

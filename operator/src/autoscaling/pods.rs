@@ -83,7 +83,6 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
     Replicas {
         wanted,
         ready,
-        starting: wanted.saturating_sub(ready),
         without_room: status.conditions.iter().any(no_room)
             || indexes.pods.of(owner).iter().any(|pod| waits_for_room(pod)),
         // One that waits for `paused` to go, or was given up, has no Deployment and holds nothing up.

@@ -1,6 +1,7 @@
 //! The wheel: every two seconds all pods of all scaled objects are asked, and each object is decided about.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ pub struct Scaler {
     asked: Vec<Asked>,
     states: HashMap<Owner, State>,
     clock: Clock,
+    port: u16,
 }
 
 /// Seconds since 1970 that never jump.
@@ -100,10 +102,11 @@ impl<T: Copy + PartialEq> Told<T> {
 }
 
 impl Scaler {
-    /// A scaler that knows nothing yet.
+    /// A scaler that knows nothing yet, of pods that tell their load at this port.
     #[must_use]
-    pub fn new(objects: Objects, indexes: Indexes, board: Board, metrics: Arc<Metrics>) -> Self {
+    pub fn new(objects: Objects, indexes: Indexes, board: Board, metrics: Arc<Metrics>, port: u16) -> Self {
         Self {
+            port,
             objects,
             indexes,
             board,
@@ -209,16 +212,17 @@ impl Scaler {
         for one in scaled.values() {
             present.extend(one.serving.iter().map(|serving| (serving.uid(), serving)));
         }
+        let port = self.port;
         // A pod whose sandbox was made anew keeps its UID and has another address.
         self.asked.retain(|asked| {
             let stays = present
                 .get(&*asked.pod)
-                .is_some_and(|serving| serving.address == asked.client.address());
+                .is_some_and(|serving| SocketAddr::new(serving.address, port) == asked.client.address());
             stays && present.remove(&*asked.pod).is_some()
         });
         self.asked.extend(present.into_values().map(|serving| Asked {
             pod: serving.uid().into(),
-            client: LoadClient::new(serving.address),
+            client: LoadClient::new(SocketAddr::new(serving.address, port)),
             answer: None,
         }));
     }
@@ -279,7 +283,7 @@ impl State {
         let status = one.object.status.clone().unwrap_or_default();
         let replicas: Replicas = pods::replicas(indexes, owner, &status, self.wanted, ready);
         let decision = decide(&self.history, &one.policy, &replicas, now);
-        self.history.decided(now, &one.policy, &decision);
+        self.history.decided(now, &decision);
         self.note(&decision, now);
         decision
     }

@@ -46,7 +46,7 @@ pub(super) fn active(view: &View<'_>) -> Statement {
                 Reason::MetricsUnavailable,
                 format!(
                     "none of {of} ready replicas tells its load: {what}. Does a NetworkPolicy keep the operator from \
-                     port 9090 of the pods?"
+                     port 9090 of the pods, or is their server older than this operator (no /load)?"
                 ),
             )
         }
@@ -83,7 +83,7 @@ pub(super) fn limited(view: &View<'_>) -> Statement {
                 format!("the load needs more than {wanted} replicas, but one waits for room already{why}"),
             )
         }
-        (Some(Limit::Rollout) | None, _) | (Some(Limit::Maximum), None) => statement(
+        (None, _) | (Some(Limit::Maximum), None) => statement(
             false,
             Reason::DesiredWithinRange,
             "as many replicas are wanted as the load needs",
