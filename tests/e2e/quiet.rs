@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use perennial_crds::LLMDeployment;
 use serde_json::{Value, json};
 
 use super::clients::Clients;
-use super::cluster::{Bed, SYSTEM, eventually, kubectl, simulated};
+use super::cluster::{Bed, SYSTEM, condition, eventually, kubectl, simulated};
 
 /// Seconds of rest: `E2E_QUIET_SECONDS`, 300 by default.
 fn rest() -> Duration {
@@ -26,6 +27,10 @@ async fn at_rest_the_operator_writes_nothing_but_its_lease() {
     scaled["autoscaling"] = json!({"maxReplicas": 3, "targets": [{"metric": "RunningRequests", "averageValue": 8}]});
     bed.apply("scaled", scaled).await;
     bed.settled("model", Duration::from_secs(120)).await;
+    // What the autoscaler sees is told when it has lasted.
+    let sees =
+        |object: &LLMDeployment| condition(object, "ScalingActive").is_some_and(|(status, _, _)| status == "True");
+    bed.until("scaled", "seen", Duration::from_secs(120), sees).await;
     bed.settled("scaled", Duration::from_secs(120)).await;
     let clients = Clients::start(3, &bed.url("scaled").await, "scaled");
     clients.further(60).await;
