@@ -9,7 +9,7 @@ use perennial_crds::LLMDeployment;
 use perennial_tests::objects::merge;
 use perennial_tests::waiting::throughout;
 use perennial_tests::world::model;
-use perennial_tests::{Play, World, run};
+use perennial_tests::{World, run};
 use serde_json::{Value, json};
 
 /// Replicas that the only Deployment is asked for.
@@ -139,8 +139,14 @@ fn a_new_revision_gets_as_many_replicas_as_are_wanted() -> Result<()> {
                 Ok(())
             })
             .await?;
-        // Taken away and put back while it scales: the number stays.
-        world.script_all(Play::ready()).await;
+        world
+            .until("the autoscaler has spoken", async || {
+                let status = world.llm("tiny").await?.status.unwrap_or_default();
+                ensure!(status.autoscaling.is_some_and(|scaling| scaling.desired_replicas == 4));
+                Ok(())
+            })
+            .await?;
+        // Taken away while it scales and put back.
         let name = world.serving("tiny").await?;
         world
             .merge::<Deployment>(&name, &json!({"spec": {"replicas": 1}}))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use perennial_crds::LLMDeployment;
+use perennial_tests::seed::Random;
 use serde_json::{Value, json};
 
 use super::clients::Clients;
@@ -260,8 +261,9 @@ async fn replicas_never_fall_when_the_leader_is_killed_or_the_api_server_is_away
     answers(&bed, 2 * MINUTE).await;
     let clients = Clients::start(8, &bed.url("model").await, "model");
     let mut highest = 0;
-    for moment in [400, 1700, 3100] {
-        tokio::time::sleep(Duration::from_millis(moment)).await;
+    let mut random = Random::named("burst");
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(random.below(5_000))).await;
         // Whoever leads is among them; the other one takes over.
         kubectl(&[
             "-n",

@@ -90,8 +90,9 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
     }
 }
 
-/// How many replicas an object has that the autoscaler has not spoken of yet: those it runs, else those it had when it was
-/// suspended, else those it asks for to begin with.
+/// How many replicas an object has that the autoscaler has not spoken of yet: those it runs, or those it was last said to
+/// need if they are more, else those it asks for to begin with. The one may be newer than the other after a crash, or set
+/// by hand; only the larger takes nothing away.
 #[must_use]
 pub fn initial(indexes: &Indexes, owner: &Owner, object: &LLMDeployment, min: u32, max: u32) -> u32 {
     let count = |replicas: i32| u32::try_from(replicas).unwrap_or(0);
@@ -108,7 +109,7 @@ pub fn initial(indexes: &Indexes, owner: &Owner, object: &LLMDeployment, min: u3
         0 if before > 0 => before.clamp(min, max),
         0 => count(object.spec.replicas).clamp(min, max),
         // Outside of the limits only if these have just changed; then the change is a decision to be told.
-        running => running,
+        running => running.max(before),
     }
 }
 
