@@ -9,12 +9,20 @@ use serde::{Deserialize, Serialize};
 
 /// Port of the OpenAI API in a serving pod.
 pub const API_PORT: u16 = 8080;
-/// Port of `/livez`, `/readyz`, `/metrics`, `/loading` and `/load` in a serving pod.
+/// Port of `/livez`, `/readyz`, `/metrics`, `/loading`, `/load` and `/drift/panes` in a serving pod.
 pub const METRICS_PORT: u16 = 9090;
 /// Path on [`METRICS_PORT`] that answers with a [`LoadingProgress`].
 pub const LOADING_PATH: &str = "/loading";
 /// Path on [`METRICS_PORT`] that answers with a [`Load`].
 pub const LOAD_PATH: &str = "/load";
+/// Path on [`METRICS_PORT`]: `GET ?after=SEQUENCE` answers with a [`PanesPage`], `PUT` takes an [`Observation`].
+pub const PANES_PATH: &str = "/drift/panes";
+/// Version of [`PanesPage`] that this code writes.
+pub const PANES_VERSION: u32 = 1;
+/// Length of panes until somebody asks for another one, seconds.
+pub const DEFAULT_PANE_SECONDS: u32 = 300;
+/// Longest panes that a server makes, seconds.
+pub const LONGEST_PANE_SECONDS: u32 = 3600;
 /// Version of [`Load`] that this code writes.
 pub const LOAD_VERSION: u32 = 1;
 /// Number of buckets of [`Load::first_token`].
@@ -34,6 +42,48 @@ pub const REGISTRY_AUTH_VARIABLE: &str = "PERENNIAL_REGISTRY_AUTH";
 pub const REGISTRY_AUTH_DIRECTORY: &str = "/etc/perennial/registry";
 /// File in which a container leaves its [`Termination`] (Kubernetes' default path, at most 4096 bytes).
 pub const TERMINATION_PATH: &str = "/dev/termination-log";
+
+/// How a server is to observe its traffic: the body of `PUT /drift/panes`. A change begins a new pane and forgets those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observation {
+    /// Length of a pane, 1 to [`LONGEST_PANE_SECONDS`] seconds. Panes begin at its multiples since 1970.
+    pub pane_seconds: u32,
+}
+
+/// Closed panes of one process, oldest first: the answer of `GET /drift/panes?after=SEQUENCE`.
+///
+/// Reading changes nothing: whoever asks again gets the same panes, as long as the process keeps them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PanesPage {
+    /// Version of this contract.
+    pub version: u32,
+    /// New with each start of the process and each change of the observation.
+    pub boot_id: String,
+    /// Length of its panes, seconds.
+    pub pane_seconds: u32,
+    /// Fingerprint of the layout of its panes, 16 hexadecimal digits: panes of other layouts do not add.
+    pub layout: String,
+    /// The server's clock, seconds since 1970.
+    pub now: i64,
+    /// Panes behind `after` that were dropped before this reading.
+    pub lost: u64,
+    /// Panes with at least one request; there is none for a time without requests.
+    pub panes: Vec<PaneRecord>,
+}
+
+/// One closed pane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaneRecord {
+    /// Counts from 0 and by one.
+    pub sequence: u64,
+    /// Its beginning, seconds since 1970.
+    pub start: i64,
+    /// `perennial_drift::pane::Pane::encode`, in base64.
+    pub bytes: String,
+}
 
 /// A model pinned to exact bytes: the answer of `perennial-server resolve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -113,7 +113,7 @@ pub struct ServeArguments {
         default_value = "0.0.0.0:8080"
     )]
     pub api_address: SocketAddr,
-    /// Where /livez, /readyz, /metrics, /loading and /load listen.
+    /// Where /livez, /readyz, /metrics, /loading, /load and /drift/panes listen.
     #[arg(
         long,
         env = "PERENNIAL_METRICS_ADDRESS",

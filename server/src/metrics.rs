@@ -49,10 +49,21 @@ impl Outcome {
     }
 }
 
+/// What became of the requests that were to be counted in panes.
+#[derive(Clone, Debug)]
+pub struct ObservationCounters {
+    /// Counted in a pane.
+    pub observed: IntCounter,
+    /// Not counted, because too many were waiting.
+    pub dropped: IntCounter,
+}
+
 /// One server's metrics.
 pub struct Metrics {
     /// What `/load` tells.
     pub load: LoadCounters,
+    /// What became of requests that were to be observed.
+    pub observation: ObservationCounters,
     registry: Registry,
     vllm_alias: bool,
     waiting: Gauge,
@@ -96,6 +107,12 @@ impl Builder<'_> {
         self.add(IntCounter::with_opts(self.options(name, help))?)
     }
 
+    /// A counter of something that no other server has, under our own name.
+    fn own_counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let options = Opts::new(format!("perennial_{name}"), help).const_label("model_name", self.model);
+        self.add(IntCounter::with_opts(options)?)
+    }
+
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
         let options = HistogramOpts::from(self.options(name, help)).buckets(buckets.to_vec());
         self.add(Histogram::with_opts(options)?)
@@ -107,7 +124,7 @@ impl Builder<'_> {
 }
 
 impl Metrics {
-    /// Metrics for the model served as `model`; with `vllm_alias` each is also exported as `vllm:NAME`.
+    /// Metrics for the model served as `model`; with `vllm_alias` those that vLLM has are also exported as `vllm:NAME`.
     ///
     /// # Errors
     /// Two metrics of one name, which is a bug.
@@ -131,6 +148,13 @@ impl Metrics {
         }
         Ok(Self {
             load: LoadCounters::new(),
+            observation: ObservationCounters {
+                observed: build.own_counter("observed_requests_total", "Requests counted in drift panes.")?,
+                dropped: build.own_counter(
+                    "observation_dropped_total",
+                    "Requests not counted in drift panes because too many were waiting.",
+                )?,
+            },
             vllm_alias,
             waiting: build.gauge("num_requests_waiting", "Requests in the queue.")?,
             running: build.gauge("num_requests_running", "Requests that take part in steps.")?,
@@ -264,12 +288,10 @@ fn alias(text: &str) -> String {
             .iter()
             .find_map(|keyword| line.strip_prefix(keyword).map(|rest| (*keyword, rest)))
             .unwrap_or(("", line));
-        renamed.push_str(keyword);
-        match rest.strip_prefix("llm_") {
-            Some(name) => renamed.extend(["vllm:", name]),
-            None => renamed.push_str(rest),
+        // Others are there once already.
+        if let Some(name) = rest.strip_prefix("llm_") {
+            renamed.extend([keyword, "vllm:", name, "\n"]);
         }
-        renamed.push('\n');
     }
     renamed
 }
@@ -312,6 +334,10 @@ mod tests {
                     "{prefix}{expected} is not in\n{text}"
                 );
             }
+        }
+        for name in ["observed_requests_total", "observation_dropped_total"] {
+            let line = format!("\nperennial_{name}{{model_name=\"m\"}} 0\n");
+            assert_eq!(text.matches(&line).count(), 1, "{text}");
         }
     }
 }

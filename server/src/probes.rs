@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use perennial_crds::serving::{LOAD_PATH, LOADING_PATH, Load, LoadingProgress};
+use perennial_crds::serving::{LOAD_PATH, LOADING_PATH, Load, LoadingProgress, Observation, PANES_PATH};
 use perennial_engine::LoadSnapshot;
+use serde::Deserialize;
 
 use crate::lifecycle::Phase;
 use crate::shared::Shared;
@@ -17,6 +20,8 @@ use crate::shared::Shared;
 /// Without a finished step for so long, or for a multiple of the longest step, the engine counts as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
 const HUNG_STEPS: u32 = 10;
+/// Largest body of [`PANES_PATH`].
+const MAX_OBSERVATION_BYTES: usize = 1 << 10;
 
 /// Serves the probes on a thread of its own until the process ends.
 ///
@@ -45,6 +50,12 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .route(LOADING_PATH, get(loading))
         .route(LOAD_PATH, get(load))
+        .route(
+            PANES_PATH,
+            get(panes)
+                .put(observe)
+                .layer(DefaultBodyLimit::max(MAX_OBSERVATION_BYTES)),
+        )
         .with_state(shared)
 }
 
@@ -100,6 +111,35 @@ async fn loading(State(shared): State<Arc<Shared>>) -> Json<LoadingProgress> {
 async fn load(State(shared): State<Arc<Shared>>) -> Json<Load> {
     let engine = shared.service().map(|service| service.engine().load());
     Json(shared.metrics.load.snapshot(engine.as_ref()))
+}
+
+#[derive(Deserialize)]
+struct Behind {
+    after: Option<u64>,
+}
+
+async fn panes(State(shared): State<Arc<Shared>>, query: Result<Query<Behind>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(Behind { after })) => Json(shared.observer.page(after)).into_response(),
+        Err(_) => {
+            refused("`after` must be the sequence of a pane, an integer of at least 0; leave it out for all panes")
+        }
+    }
+}
+
+async fn observe(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let observation = match serde_json::from_slice::<Observation>(&body) {
+        Ok(observation) => observation,
+        Err(error) => return refused(&format!("the body must be like {{\"paneSeconds\": 300}}: {error}")),
+    };
+    match shared.observer.observe(observation) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
+fn refused(why: &str) -> Response {
+    (StatusCode::BAD_REQUEST, why.to_owned()).into_response()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub async fn serve(arguments: &ServeArguments, stop: CancellationToken) -> Result<(), StartupError> {
     let alias = arguments.metrics_alias == Some(MetricsAlias::Vllm);
     let shared = Shared::new(arguments.served_model_name.clone(), alias);
-    let shared = Arc::new(shared.map_err(|error| StartupError::Internal(format!("metrics: {error}")))?);
+    let shared = Arc::new(shared.map_err(|error| StartupError::Internal(error.to_string()))?);
     let bound =
         |address, error| StartupError::Arguments(format!("cannot listen on {address}: {error}; choose another"));
     let metrics = std::net::TcpListener::bind(arguments.metrics_address)

@@ -8,7 +8,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::observation::{Observer, ObserverError};
 use crate::text::Service;
+
+/// Why a server has no state.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    /// Two metrics of one name, which is a bug.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Requests cannot be observed.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
+}
 
 /// One server's state.
 pub struct Shared {
@@ -22,6 +34,8 @@ pub struct Shared {
     pub progress: Progress,
     /// Counters and histograms.
     pub metrics: Metrics,
+    /// Counts requests in drift panes.
+    pub observer: Observer,
     /// Counts responses that are still being produced.
     pub in_flight: TaskTracker,
     /// Ends every generation with an error: the drain period is over.
@@ -33,10 +47,12 @@ impl Shared {
     /// A server that has not loaded its model.
     ///
     /// # Errors
-    /// When the metrics cannot be registered, which is a bug.
-    pub fn new(served_model_name: String, vllm_alias: bool) -> Result<Self, prometheus::Error> {
+    /// When the metrics cannot be registered, or requests not be observed.
+    pub fn new(served_model_name: String, vllm_alias: bool) -> Result<Self, SharedError> {
+        let metrics = Metrics::new(&served_model_name, vllm_alias)?;
         Ok(Self {
-            metrics: Metrics::new(&served_model_name, vllm_alias)?,
+            observer: Observer::start(metrics.observation.clone())?,
+            metrics,
             served_model_name,
             created: seconds_since_1970(),
             lifecycle: Lifecycle::default(),

@@ -140,7 +140,7 @@ async fn warm_up(shared: &Arc<Shared>, service: &Service) -> Result<(), StartupE
         stop: Vec::new(),
     };
     let mut generation = service
-        .generate(shared, prompt, options)
+        .generate(shared, prompt, options, None)
         .map_err(|error| fail(&error))?;
     while let Some(piece) = generation.next().await {
         if let Some(Finish::Failed(reason)) = piece.finish {

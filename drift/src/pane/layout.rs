@@ -49,6 +49,15 @@ impl Layout {
         ))
     }
 
+    /// The layout that a server told: enough to add its panes and to refuse those of others.
+    #[must_use]
+    pub fn told(fingerprint: u64) -> Self {
+        Self {
+            recipe: format!("told {fingerprint:016x}"),
+            fingerprint,
+        }
+    }
+
     /// What features are made of.
     #[must_use]
     pub fn recipe(&self) -> &str {

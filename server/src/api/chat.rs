@@ -8,25 +8,30 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
+use super::observed::Observed;
 use super::parameters::Parameters;
 use super::stream::{Events, collect, respond};
 use super::{available, request_id};
+use crate::observation::Question;
 use crate::shared::{Shared, seconds_since_1970};
 use crate::text::Message;
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
+    Observed(observed): Observed,
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     parameters.model(&shared.served_model_name)?;
     let messages = messages(parameters.required("messages", "a list of messages")?)?;
     let streaming = parameters.streaming()?;
     let options = parameters.text_options()?;
+    let user = parameters.user()?;
     parameters.finish()?;
     let service = available(&shared)?;
+    let question = observed.map(|id| question(id, user, &messages));
     let failed = |error| ApiError::from_submit(error, "messages");
     let prompt = service.encode_chat(messages).await.map_err(failed)?;
-    let generation = service.generate(&shared, prompt, options).map_err(failed)?;
+    let generation = service.generate(&shared, prompt, options, question).map_err(failed)?;
     let answer = Answer {
         id: request_id::unique("chatcmpl-"),
         created: seconds_since_1970(),
@@ -38,6 +43,13 @@ pub(super) async fn create(
     }
     let (text, reason, usage) = collect(generation).await?;
     Ok(Json(answer.whole(&text, reason, usage)).into_response())
+}
+
+/// What is observed of a chat: the last thing that its user said, and how long it all is.
+fn question(id: String, user: Option<String>, messages: &[Message]) -> Question {
+    let last = messages.iter().rfind(|message| message.role == "user");
+    let characters = messages.iter().map(|message| message.content.chars().count()).sum();
+    Question::new(id, user, last.map(|message| message.content.as_str()), Some(characters))
 }
 
 struct Answer {

@@ -8,9 +8,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::observed::Observed;
 use super::parameters::Parameters;
 use super::stream::{Events, collect, respond};
 use super::{available, request_id};
+use crate::observation::Question;
 use crate::shared::{Shared, seconds_since_1970};
 use crate::text::Service;
 
@@ -19,6 +21,7 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
+    Observed(observed): Observed,
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     parameters.model(&shared.served_model_name)?;
@@ -26,11 +29,17 @@ pub(super) async fn create(
     let streaming = parameters.streaming()?;
     let mut options = parameters.text_options()?;
     options.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
+    let user = parameters.user()?;
     parameters.finish()?;
     let service = available(&shared)?;
+    let prompt = parse(prompt)?;
+    let question = observed.map(|id| {
+        let text = prompt.text();
+        Question::new(id, user, text, text.map(|text| text.chars().count()))
+    });
     let prompt = encode(service, prompt).await?;
     let generation = service
-        .generate(&shared, prompt, options)
+        .generate(&shared, prompt, options, question)
         .map_err(|error| ApiError::from_submit(error, "prompt"))?;
     let answer = Answer {
         id: request_id::unique("cmpl-"),
@@ -49,19 +58,42 @@ pub(super) async fn create(
 
 const EXPECTED: &str = "a string, a list of one string, or a list of token ids";
 
-async fn encode(service: &Service, prompt: Value) -> Result<Vec<u32>, ApiError> {
+enum Prompt {
+    Text(String),
+    TokenIds(Vec<u32>),
+}
+
+impl Prompt {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::TokenIds(_) => None,
+        }
+    }
+}
+
+fn parse(prompt: Value) -> Result<Prompt, ApiError> {
     let wrong = || ApiError::parameter("prompt", format!("`prompt` must be {EXPECTED}"));
     let prompt = match prompt {
         Value::Array(mut list) if list.len() == 1 && !list[0].is_number() => list.swap_remove(0),
         other => other,
     };
     match prompt {
-        Value::String(text) => service
+        Value::String(text) => Ok(Prompt::Text(text)),
+        Value::Array(ids) => serde_json::from_value(Value::Array(ids))
+            .map(Prompt::TokenIds)
+            .map_err(|_| wrong()),
+        _ => Err(wrong()),
+    }
+}
+
+async fn encode(service: &Service, prompt: Prompt) -> Result<Vec<u32>, ApiError> {
+    match prompt {
+        Prompt::Text(text) => service
             .encode_prompt(text)
             .await
             .map_err(|error| ApiError::from_submit(error, "prompt")),
-        Value::Array(ids) => serde_json::from_value(Value::Array(ids)).map_err(|_| wrong()),
-        _ => Err(wrong()),
+        Prompt::TokenIds(ids) => Ok(ids),
     }
 }
 

@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod error;
 mod models;
+mod observed;
 mod parameters;
 mod request_id;
 mod stream;

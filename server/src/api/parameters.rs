@@ -21,7 +21,6 @@ const HARMLESS: &[&str] = &[
     "safety_identifier",
     "service_tier",
     "store",
-    "user",
 ];
 /// Accepted at the value that changes nothing, refused at any other.
 const NEUTRAL: &[(&str, &str)] = &[
@@ -42,6 +41,7 @@ const NEUTRAL: &[(&str, &str)] = &[
 ];
 const MAX_STOP_STRINGS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
+const MAX_USER_BYTES: usize = 512;
 
 /// The body of a request: a JSON object.
 pub(super) struct Parameters(Map<String, Value>);
@@ -102,6 +102,16 @@ impl Parameters {
         } else {
             Err(ApiError::unknown_model(&asked, served))
         }
+    }
+
+    /// Takes whose request it is.
+    pub(super) fn user(&mut self) -> Result<Option<String>, ApiError> {
+        let expected = format!("a string of at most {MAX_USER_BYTES} bytes");
+        let user: Option<String> = self.optional("user", &expected)?;
+        if user.as_ref().is_some_and(|user| user.len() > MAX_USER_BYTES) {
+            return Err(ApiError::parameter("user", format!("`user` must be {expected}")));
+        }
+        Ok(user.filter(|user| !user.is_empty()))
     }
 
     /// Takes whether and how to stream.
@@ -278,7 +288,7 @@ mod tests {
 
     #[test]
     fn harmless_and_neutral_parameters_pass_and_others_are_named() {
-        let fine = json!({"user": "me", "store": true, "metadata": {"a": "b"}, "n": 1, "frequency_penalty": 0.0,
+        let fine = json!({"store": true, "metadata": {"a": "b"}, "n": 1, "frequency_penalty": 0.0,
             "logit_bias": {}, "response_format": {"type": "text"}, "tools": null});
         assert!(parameters(fine).finish().is_ok());
         for (name, value) in [
@@ -290,6 +300,17 @@ mod tests {
         ] {
             let error = parameters(json!({name: value})).finish().expect_err("refused");
             assert_eq!(param(&error), name);
+        }
+    }
+
+    #[test]
+    fn a_user_is_a_short_text() {
+        let user = |value: Value| parameters(json!({"user": value})).user();
+        assert_eq!(user(json!("me")), Ok(Some("me".to_owned())));
+        assert_eq!(user(json!("x".repeat(512))).map(|user| user.is_some()), Ok(true));
+        assert_eq!((user(Value::Null), user(json!(""))), (Ok(None), Ok(None)));
+        for wrong in [json!(7), json!("x".repeat(513))] {
+            assert_eq!(param(&user(wrong).expect_err("refused")), "user");
         }
     }
 

@@ -8,12 +8,16 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 
-const NAME: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_BYTES: usize = 128;
 
-pub(super) async fn assign(request: Request, next: Next) -> Response {
+/// The request carries from here on the id that its answer will carry.
+pub(super) async fn assign(mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(&NAME).filter(|id| is_sensible(id)).cloned();
     let id = sent.or_else(|| HeaderValue::from_str(&unique("req-")).ok());
+    if let Some(id) = &id {
+        request.headers_mut().insert(NAME, id.clone());
+    }
     let mut response = next.run(request).await;
     if let Some(id) = id {
         response.headers_mut().insert(NAME, id);

@@ -42,10 +42,11 @@ pub struct Demux {
 
 impl Demux {
     pub(super) fn register(&self, id: RequestId, prompt_tokens: usize) -> Arc<Mailbox> {
-        let mailbox = Arc::new(Mailbox::default());
+        let arrived = Instant::now();
+        let mailbox = Arc::new(Mailbox::new(arrived));
         let entry = Entry {
             mailbox: Arc::clone(&mailbox),
-            arrived: Instant::now(),
+            arrived,
             started: None,
             last_token: None,
             prompt_tokens,
@@ -78,7 +79,7 @@ impl Demux {
         }
         let reason = FinishReason::Failed("the engine has stopped".into());
         for (_, entry) in self.entries.lock().drain() {
-            entry.mailbox.put(None, Some(reason.clone()));
+            entry.mailbox.put(None, Some(reason.clone()), Instant::now());
         }
     }
 }
@@ -101,7 +102,7 @@ fn apply(entries: &mut HashMap<RequestId, Entry>, update: SequenceUpdate, now: I
         entry.generated += 1;
         metrics.generated();
     }
-    entry.mailbox.put(update.token, update.finished.clone());
+    entry.mailbox.put(update.token, update.finished.clone(), now);
     if let Some(reason) = update.finished {
         let outcome = match reason {
             FinishReason::End => Outcome::Stop,

@@ -10,6 +10,7 @@ use super::demux::Demux;
 use super::mailbox::Mailbox;
 use super::stop::StopStrings;
 use crate::metrics::Outcome;
+use crate::observation::{End, Recording};
 use crate::shared::Shared;
 
 /// How an answer ended.
@@ -41,6 +42,8 @@ pub struct Generation {
     shared: Arc<Shared>,
     text: TokenStream,
     stop: StopStrings,
+    /// What will be counted of it; `None` if it is not observed.
+    recording: Option<Recording>,
     prompt_tokens: usize,
     generated_tokens: usize,
     finished: bool,
@@ -61,6 +64,7 @@ impl Generation {
         shared: Arc<Shared>,
         tokenizer: ModelTokenizer,
         stop: StopStrings,
+        recording: Option<Recording>,
         prompt_tokens: usize,
     ) -> Self {
         Self {
@@ -70,6 +74,7 @@ impl Generation {
             demux,
             text: TokenStream::new(tokenizer),
             stop,
+            recording,
             prompt_tokens,
             generated_tokens: 0,
             finished: false,
@@ -103,8 +108,11 @@ impl Generation {
                 () = abort.cancelled() => Ok(failed("the server is shutting down and the drain period is over")),
             };
             let piece = piece.unwrap_or_else(|error| failed(&error.to_string()));
+            if let Some(recording) = &mut self.recording {
+                recording.push(&piece.text);
+            }
             if let Some(finish) = &piece.finish {
-                self.close(finish);
+                self.close(outcome(finish));
                 return Some(piece);
             }
             if !piece.text.is_empty() {
@@ -149,15 +157,27 @@ impl Generation {
     }
 
     /// Gives everything back at the first end, whoever saw it.
-    fn close(&mut self, finish: &Finish) {
+    fn close(&mut self, outcome: Outcome) {
         self.finished = true;
         self.control = None;
-        let outcome = match finish {
-            Finish::Stop => Outcome::Stop,
-            Finish::Length => Outcome::Length,
-            Finish::Failed(_) => Outcome::Error,
-        };
         self.demux.finish(self.id, outcome, &self.shared.metrics);
+        if let Some(recording) = self.recording.take() {
+            let pace = self.mailbox.pace();
+            self.shared.observer.hand_over(recording.end(End {
+                outcome,
+                output_tokens: self.generated_tokens,
+                first_token: pace.first_token,
+                between_tokens: pace.between_tokens,
+            }));
+        }
+    }
+}
+
+fn outcome(finish: &Finish) -> Outcome {
+    match finish {
+        Finish::Stop => Outcome::Stop,
+        Finish::Length => Outcome::Length,
+        Finish::Failed(_) => Outcome::Error,
     }
 }
 
@@ -171,7 +191,7 @@ fn failed(reason: &str) -> Piece {
 impl Drop for Generation {
     fn drop(&mut self) {
         if !self.finished {
-            self.demux.finish(self.id, Outcome::Abort, &self.shared.metrics);
+            self.close(Outcome::Abort);
         }
     }
 }

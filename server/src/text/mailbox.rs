@@ -2,6 +2,8 @@
 //!
 //! Bounded by the request's own `max_tokens`, so the sender never waits and nothing is lost.
 
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 use perennial_engine::FinishReason;
 use tokio::sync::Notify;
@@ -10,22 +12,46 @@ use tokio::sync::Notify;
 struct Content {
     tokens: Vec<u32>,
     finished: Option<FinishReason>,
+    /// When the first token came, and the last.
+    came: Option<(Instant, Instant)>,
+    count: u32,
 }
 
-#[derive(Default)]
 pub(super) struct Mailbox {
+    arrived: Instant,
     content: Mutex<Content>,
     notify: Notify,
 }
 
+/// How fast tokens came, whenever they were taken.
+pub(super) struct Pace {
+    /// From the arrival of the request to the first token.
+    pub(super) first_token: Option<Duration>,
+    /// Mean between two tokens.
+    pub(super) between_tokens: Option<Duration>,
+}
+
 impl Mailbox {
-    pub(super) fn put(&self, token: Option<u32>, finished: Option<FinishReason>) {
+    /// For a request that arrived at this time.
+    pub(super) fn new(arrived: Instant) -> Self {
+        Self {
+            arrived,
+            content: Mutex::default(),
+            notify: Notify::new(),
+        }
+    }
+
+    pub(super) fn put(&self, token: Option<u32>, finished: Option<FinishReason>, now: Instant) {
         if token.is_none() && finished.is_none() {
             return;
         }
         {
             let mut content = self.content.lock();
-            content.tokens.extend(token);
+            if let Some(token) = token {
+                content.tokens.push(token);
+                content.count += 1;
+                content.came = Some((content.came.map_or(now, |(first, _)| first), now));
+            }
             if content.finished.is_none() {
                 content.finished = finished;
             }
@@ -44,5 +70,43 @@ impl Mailbox {
             }
             self.notify.notified().await;
         }
+    }
+
+    /// How fast tokens came so far.
+    pub(super) fn pace(&self) -> Pace {
+        let content = self.content.lock();
+        let between = |(first, last): (Instant, Instant)| {
+            let gaps = content.count.saturating_sub(1);
+            (gaps > 0).then(|| (last - first) / gaps)
+        };
+        Pace {
+            first_token: content.came.map(|(first, _)| first - self.arrived),
+            between_tokens: content.came.and_then(between),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_of_the_tokens_and_not_of_who_takes_them() {
+        let arrived = Instant::now();
+        let mailbox = Mailbox::new(arrived);
+        let at = |milliseconds| arrived + Duration::from_millis(milliseconds);
+        let pace = || {
+            let pace = mailbox.pace();
+            (pace.first_token, pace.between_tokens)
+        };
+        assert_eq!(pace(), (None, None));
+        mailbox.put(Some(1), None, at(500));
+        assert_eq!(pace(), (Some(Duration::from_millis(500)), None));
+        for milliseconds in [540, 560, 620] {
+            mailbox.put(Some(1), None, at(milliseconds));
+        }
+        mailbox.put(None, Some(FinishReason::End), at(9000));
+        let expected = (Some(Duration::from_millis(500)), Some(Duration::from_millis(40)));
+        assert_eq!(pace(), expected);
     }
 }

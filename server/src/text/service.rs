@@ -10,6 +10,7 @@ use super::demux::Demux;
 use super::generation::Generation;
 use super::stop::StopStrings;
 use super::template::{ChatTemplate, Message, TemplateError};
+use crate::observation::{Question, Recording};
 use crate::shared::Shared;
 
 /// Longer prompts are tokenised on a thread for blocking work, so that other requests' tokens keep flowing.
@@ -100,7 +101,7 @@ impl Service {
         off_thread(prompt.len(), move || Ok(tokenizer.encode_prompt(&prompt)?)).await
     }
 
-    /// Begins to generate.
+    /// Begins to generate. What `question` says is counted with the answer; nothing is for `None`.
     ///
     /// # Errors
     /// What the engine refuses.
@@ -109,11 +110,13 @@ impl Service {
         shared: &Arc<Shared>,
         prompt: Vec<u32>,
         options: TextOptions,
+        question: Option<Question>,
     ) -> Result<Generation, SubmitError> {
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let prompt_tokens = prompt.len();
         let left = self.engine.info().max_length.saturating_sub(prompt_tokens);
         let max_tokens = options.max_tokens.unwrap_or(left).max(1);
+        let recording = question.map(|question| Recording::new(question, &prompt));
         let mailbox = self.demux.register(id, prompt_tokens);
         let request = Queued {
             id,
@@ -135,6 +138,7 @@ impl Service {
                     Arc::clone(shared),
                     tokenizer,
                     stop,
+                    recording,
                     prompt_tokens,
                 ))
             }

@@ -8,4 +8,5 @@
 
 mod api;
 mod lifecycle;
+mod panes;
 mod support;

@@ -49,7 +49,15 @@ pub async fn call(shared: &Arc<Shared>, request: Request<Body>) -> Response<Body
 }
 
 pub async fn probe(shared: &Arc<Shared>, path: &str) -> (StatusCode, String) {
-    let request = Request::get(path).body(Body::empty()).expect("a request");
+    ask(shared, Request::get(path).body(Body::empty()).expect("a request")).await
+}
+
+pub async fn put(shared: &Arc<Shared>, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+    ask(shared, Request::put(path).body(body.into()).expect("a request")).await
+}
+
+/// Asks the metrics port.
+async fn ask(shared: &Arc<Shared>, request: Request<Body>) -> (StatusCode, String) {
     let response = probes::router(Arc::clone(shared))
         .oneshot(request)
         .await

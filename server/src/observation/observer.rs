@@ -1,0 +1,139 @@
+//! The thread that turns ended requests into counts, away from the cores' requests.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::Mutex;
+use perennial_crds::serving::{Observation, PanesPage};
+use perennial_drift::features::refusal::RefusalError;
+use perennial_drift::features::{Encoder, Extractor};
+use perennial_drift::pane::layout::Layout;
+
+use super::panes::{ObservationError, Panes};
+use super::record::Record;
+use crate::metrics::ObservationCounters;
+use crate::shared::seconds_since_1970;
+
+/// Ended requests that may wait to be counted: some 10 MiB if all are as long as can be. One takes about 0.2 ms.
+const WAITING: usize = 256;
+
+/// Why nothing can be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserverError {
+    /// A list of refusals is malformed, which is a bug.
+    #[error("the observer of requests cannot be prepared: {0}")]
+    Refusals(#[from] RefusalError),
+    /// The system gave no thread.
+    #[error("no thread for the observer of requests ({0}); allow the container more processes")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Takes ended requests, and tells what they were as counts.
+pub struct Observer {
+    ended: SyncSender<Record>,
+    panes: Arc<Mutex<Panes>>,
+    counters: ObservationCounters,
+}
+
+impl Observer {
+    /// Starts the thread, which ends with the observer.
+    ///
+    /// # Errors
+    /// When the features or the thread cannot be made.
+    pub fn start(counters: ObservationCounters) -> Result<Self, ObserverError> {
+        let extractor = Extractor::new(Encoder::Ngrams)?;
+        let panes = Panes::new(Layout::of(extractor.recipe()), random());
+        let panes = Arc::new(Mutex::new(panes));
+        let (ended, waiting) = sync_channel(WAITING);
+        let (counted, observed) = (Arc::clone(&panes), counters.observed.clone());
+        std::thread::Builder::new()
+            .name("observer".to_owned())
+            .spawn(move || run(&waiting, &extractor, &counted, &observed))?;
+        Ok(Self { ended, panes, counters })
+    }
+
+    /// Hands over a request that ended. Never waits: while too many are waiting it is dropped and counted as such.
+    pub fn hand_over(&self, record: Record) {
+        if self.ended.try_send(record).is_err() {
+            self.counters.dropped.inc();
+        }
+    }
+
+    /// The closed panes behind `after`, all that are kept for `None`.
+    #[must_use]
+    pub fn page(&self, after: Option<u64>) -> PanesPage {
+        let now = now();
+        self.panes.lock().page(after, now)
+    }
+
+    /// Changes the length of panes.
+    ///
+    /// # Errors
+    /// A length that panes cannot have.
+    pub fn observe(&self, observation: Observation) -> Result<(), ObservationError> {
+        self.panes.lock().observe(observation)
+    }
+}
+
+fn run(ended: &Receiver<Record>, extractor: &Extractor, panes: &Mutex<Panes>, observed: &prometheus::IntCounter) {
+    while let Ok(record) = ended.recv() {
+        let features = extractor.features(&record.exchange());
+        // Not kept any longer than needed, and not under the lock.
+        drop(record);
+        let now = now();
+        panes.lock().record(now, &features);
+        observed.inc();
+    }
+}
+
+fn now() -> i64 {
+    i64::try_from(seconds_since_1970()).unwrap_or(i64::MAX)
+}
+
+/// The standard library seeds its hashers from the system; all that is needed is another number at another start.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::metrics::{Metrics, Outcome};
+    use crate::observation::{End, Question, Recording};
+
+    fn record() -> Record {
+        let question = Question::new("1".to_owned(), None, Some("Why?"), Some(4));
+        Recording::new(question, &[1, 2]).end(End {
+            outcome: Outcome::Stop,
+            output_tokens: 1,
+            first_token: None,
+            between_tokens: None,
+        })
+    }
+
+    #[test]
+    fn what_finds_no_place_is_dropped_and_counted_and_nobody_waits() {
+        let counters = Metrics::new("m", false).expect("metrics").observation;
+        let observer = Observer::start(counters.clone()).expect("an observer");
+        // The thread stops at its first record while this is held.
+        let held = observer.panes.lock();
+        for _ in 0..WAITING + 10 {
+            observer.hand_over(record());
+        }
+        let dropped = counters.dropped.get();
+        assert!((9..=10).contains(&dropped), "{dropped}");
+        drop(held);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while counters.observed.get() + dropped < WAITING as u64 + 10 {
+            assert!(Instant::now() < deadline, "not all were counted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_ne!(
+            observer.page(None).boot_id,
+            Observer::start(counters).expect("another").page(None).boot_id
+        );
+    }
+}
