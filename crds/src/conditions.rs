@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::serving::FailureReason;
 
-/// Types of conditions of an LLMDeployment.
+/// Types of conditions of an LLMDeployment and of a DriftPolicy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
     /// Requests to the URL are answered.
@@ -23,6 +23,12 @@ pub enum ConditionType {
     ScalingActive,
     /// More replicas are needed than there may be or can be; present only with `spec.autoscaling`.
     ScalingLimited,
+    /// A DriftPolicy hears of its target's traffic.
+    Observing,
+    /// There is something that traffic can be compared with.
+    BaselineReady,
+    /// The traffic has changed, and the change matters.
+    Drifted,
     /// Work is under way; present only when true (kstatus).
     Reconciling,
     /// Nothing more happens until somebody acts; present only when true (kstatus).
@@ -103,6 +109,38 @@ reasons! {
     TooManyReplicas,
     /// The load needs more at once than `behavior.scaleUp` allows.
     ScaleUpLimit,
+    /// The policy does what it asks for.
+    PolicyActive,
+    /// The LLMDeployment that the policy names is not there.
+    TargetNotFound,
+    /// Another DriftPolicy watches the same LLMDeployment already.
+    TargetTaken,
+    /// All replicas tell their panes.
+    PanesRead,
+    /// Replicas do not tell their panes.
+    PanesUnavailable,
+    /// Replicas count in different ways, so that their panes do not add.
+    PanesIncompatible,
+    /// A node's clock and the operator's differ by more than half a pane.
+    ClockSkew,
+    /// The baseline is being learned.
+    Learning,
+    /// The baseline is frozen.
+    Learned,
+    /// No signal can be watched against this baseline.
+    BaselineUnstable,
+    /// What a policy remembers cannot be read or written.
+    StoreFailed,
+    /// The traffic is the baseline's, as far as the budget of false alarms allows to tell.
+    WithinBudget,
+    /// The traffic is not the baseline's; whether it matters is being measured.
+    Suspected,
+    /// What is asked has changed.
+    InputDrift,
+    /// What is asked has changed for one group of requesters alone.
+    SingleSource,
+    /// Answers have changed; without probes nobody can tell the model from the service.
+    Undetermined,
     /// The object contradicts itself or the cluster refuses what was rendered from it.
     InvalidSpec,
     /// A Service, Deployment or the like of that name belongs to somebody else.

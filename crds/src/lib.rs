@@ -4,6 +4,9 @@
 
 pub mod autoscaling;
 pub mod conditions;
+pub mod drift_policy;
+#[cfg(test)]
+mod drift_policy_tests;
 pub mod generate;
 pub mod llm_deployment;
 #[cfg(test)]
@@ -13,6 +16,7 @@ pub mod reference;
 pub mod serving;
 pub mod status;
 
+pub use drift_policy::{DriftPolicy, DriftPolicySpec, DriftPolicyStatus};
 pub use llm_deployment::{LLMDeployment, LLMDeploymentSpec};
 pub use status::LLMDeploymentStatus;
 
@@ -24,3 +28,7 @@ pub const NAME_LABEL: &str = "perennial.dev/name";
 pub const REVISION_LABEL: &str = "perennial.dev/revision";
 /// Annotation on an LLMDeployment: any new value resolves an unpinned source once more.
 pub const RESOLVE_AGAIN_ANNOTATION: &str = "perennial.dev/resolve-again";
+/// Label on every ConfigMap of a DriftPolicy: the policy's name.
+pub const POLICY_LABEL: &str = "perennial.dev/drift-policy";
+/// Annotation on a DriftPolicy: any new value forgets the baseline and learns a new one.
+pub const LEARN_AGAIN_ANNOTATION: &str = "perennial.dev/learn-again";

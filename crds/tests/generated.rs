@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use perennial_crds::{LLMDeployment, generate};
+use perennial_crds::{DriftPolicy, LLMDeployment, generate};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -32,17 +32,19 @@ fn walk<'a>(path: &str, schema: &'a Value, visit: &mut dyn FnMut(&str, &'a Value
 
 /// What `complain` says of any part of the schema under this pointer.
 fn complaints(section: &str, complain: impl Fn(&str, &Value) -> Option<String>) -> Vec<String> {
-    let crd = generate::llm_deployment();
-    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
-    let (path, schema) = match section {
-        "" => ("", schema),
-        _ => (section, &schema["properties"][section]),
-    };
-    assert!(schema.is_object(), "no schema of {section}");
     let mut found = Vec::new();
-    walk(path, schema, &mut |path, schema| {
-        found.extend(complain(path, schema).map(|what| format!("{path}: {what}")));
-    });
+    for crd in [generate::llm_deployment(), generate::drift_policy()] {
+        let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
+        let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+        let (path, schema) = match section {
+            "" => ("", schema),
+            _ => (section, &schema["properties"][section]),
+        };
+        assert!(schema.is_object(), "no schema of {section} of {kind}");
+        walk(path, schema, &mut |path, schema| {
+            found.extend(complain(path, schema).map(|what| format!("{kind}: {path}: {what}")));
+        });
+    }
     found
 }
 
@@ -185,17 +187,19 @@ fn every_rule_says_what_to_do() {
 
 #[test]
 fn a_fresh_object_is_not_taken_for_a_finished_one() {
-    let crd = generate::llm_deployment();
-    let default = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/default");
-    assert_eq!(default.unwrap()["observedGeneration"], -1);
+    for crd in [generate::llm_deployment(), generate::drift_policy()] {
+        let default = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/default");
+        assert_eq!(default.unwrap()["observedGeneration"], -1);
+    }
 }
 
 #[test]
 fn examples_are_objects_of_this_version() {
-    let Ok(folder) = std::fs::read_dir(root().join("crds/examples")) else {
-        return;
-    };
-    let mut paths: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = ["crds/examples", "crds/examples/drift"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(root().join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     for path in paths
         .iter()
@@ -204,12 +208,16 @@ fn examples_are_objects_of_this_version() {
         let text = std::fs::read_to_string(path).unwrap();
         for document in serde_yaml::Deserializer::from_str(&text) {
             let value = <Value as serde::Deserialize>::deserialize(document).unwrap();
-            if value["kind"] == "LLMDeployment" {
-                let read: LLMDeployment =
-                    serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-                let lost = lost("", &value["spec"], &serde_json::to_value(&read.spec).unwrap());
-                assert_eq!(lost, NOTHING, "{}: fields that do not exist", path.display());
-            }
+            let wrong = |error: serde_json::Error| -> Value { panic!("{}: {error}", path.display()) };
+            let read = match value["kind"].as_str() {
+                Some("LLMDeployment") => serde_json::from_value::<LLMDeployment>(value.clone())
+                    .and_then(|object| serde_json::to_value(&object.spec)),
+                Some("DriftPolicy") => serde_json::from_value::<DriftPolicy>(value.clone())
+                    .and_then(|object| serde_json::to_value(&object.spec)),
+                _ => continue,
+            };
+            let lost = lost("", &value["spec"], &read.unwrap_or_else(wrong));
+            assert_eq!(lost, NOTHING, "{}: fields that do not exist", path.display());
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Every write names its field manager, is refused while this process does not lead, and is left out when the cluster
 //! already is as it should be. An object of somebody else's that has a child's name is never taken over.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -361,7 +363,7 @@ impl Writer {
     }
 
     /// Publishes events. One that cannot be published is logged: events are news, not state.
-    pub async fn publish(&self, object: &LLMDeployment, notices: Vec<Notice>) {
+    pub async fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, notices: Vec<Notice>) {
         for notice in notices {
             if self.check().is_err() {
                 return;
@@ -437,7 +439,7 @@ fn failure<K: Resource<DynamicType = ()>>(verb: &'static str, name: &str, source
 }
 
 /// Whether a found object is the child of the object that the desired one belongs to.
-fn belongs<K: Child>(found: &K, desired: &K) -> Result<(), Error> {
+fn belongs<K: Resource<DynamicType = ()>>(found: &K, desired: &K) -> Result<(), Error> {
     let wanted = desired.owner_references().first();
     let controller = found
         .owner_references()

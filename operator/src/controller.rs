@@ -15,9 +15,9 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Config, WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
-use perennial_crds::LLMDeployment;
 use perennial_crds::conditions::Reason;
 use perennial_crds::serving::METRICS_PORT;
+use perennial_crds::{DriftPolicy, LLMDeployment};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ use crate::backoff::Backoff;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::{self, Shell, reconcile};
 use crate::disposition::Disposition;
+use crate::drift::look::Hands;
+use crate::drift::wheel::{Targets, Wheel};
 use crate::index::Owner;
 use crate::metrics::Metrics;
 
@@ -105,6 +107,18 @@ pub async fn run(
         METRICS_PORT,
     );
     let _scaler = AbortOnDropHandle::new(tokio::spawn(scaler.run()));
+    let hands = Hands::new(
+        context.shell.writer.clone(),
+        context.shell.panes.clone(),
+        Arc::clone(&context.metrics),
+    );
+    let policies = watch_policies(
+        scoped(&client, namespace),
+        by_name(reader.clone()),
+        context.shell.indexes.clone(),
+        hands,
+    );
+    let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
     applier(
         |object, context| Box::pin(look(object, context)),
         error_policy,
@@ -115,6 +129,46 @@ pub async fn run(
     )
     .for_each(|_| std::future::ready(()))
     .await;
+}
+
+/// Keeps a cache of DriftPolicies and looks at them, until dropped.
+async fn watch_policies(api: Api<DeserializeGuard<DriftPolicy>>, targets: Targets, indexes: Indexes, hands: Hands) {
+    let (policies, writer) = reflector::store::<DeserializeGuard<DriftPolicy>>();
+    let mut told = false;
+    let follow = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff()).for_each(
+        move |event| {
+            if let Err(error) = event
+                && !told
+            {
+                told = true;
+                tracing::warn!(%error, "DriftPolicies cannot be watched; is their CRD installed? Trying again.");
+            }
+            std::future::ready(())
+        },
+    );
+    let metrics = Arc::clone(&hands.metrics);
+    let look = async {
+        if policies.wait_until_ready().await.is_err() {
+            return;
+        }
+        let cache = policies.clone();
+        let readable = move || {
+            let readable = |policy: Arc<DeserializeGuard<DriftPolicy>>| policy.0.as_ref().ok().cloned().map(Arc::new);
+            cache.state().into_iter().filter_map(readable).collect()
+        };
+        Wheel::new(Box::new(readable), targets, indexes, hands, metrics)
+            .run()
+            .await;
+    };
+    futures::future::join(follow, look).await;
+}
+
+/// LLMDeployments that can be read, by name.
+fn by_name(reader: reflector::Store<Guarded>) -> Targets {
+    Box::new(move |owner| {
+        let object = reader.get(&ObjectRef::new(&owner.name).within(&owner.namespace))?;
+        Some(Arc::new(object.0.as_ref().ok()?.clone()))
+    })
 }
 
 /// The objects that can be read, as they are in the cache.

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::autoscaling::scrape::Asked;
@@ -31,6 +31,9 @@ pub struct Metrics {
     scrape_seconds: Histogram,
     oldest_load: Gauge,
     scalings: IntCounterVec,
+    policies: IntGaugeVec,
+    pane_reads: IntCounterVec,
+    panes_lost: IntCounter,
 }
 
 impl Metrics {
@@ -75,6 +78,11 @@ impl Metrics {
             "For how long no ready pod of an object has told its load; of the object for which it is the longest.",
         )?;
         registry.register(Box::new(oldest_load.clone()))?;
+        let panes_lost = IntCounter::new(
+            "perennial_drift_panes_lost_total",
+            "Panes of replicas that were gone, or too late, when they were to be read.",
+        )?;
+        registry.register(Box::new(panes_lost.clone()))?;
         let leader = GaugeVec::new(
             Opts::new(
                 "leader_election_master_status",
@@ -136,6 +144,17 @@ impl Metrics {
                 "Decisions that changed a number of replicas, by direction (up, down).",
                 &["direction"],
             )?,
+            policies: gauge(
+                "perennial_drift_policies",
+                "DriftPolicies by phase (Learning, Watching, Suspected, Drifted, Stalled).",
+                &["phase"],
+            )?,
+            pane_reads: counter(
+                "perennial_drift_reads_total",
+                "Pods that were asked for the panes of their traffic, by result (success, connection, status, unreadable).",
+                &["result"],
+            )?,
+            panes_lost,
             scrape_seconds,
             oldest_load,
             seconds,
@@ -230,6 +249,26 @@ impl Metrics {
     pub fn scaled(&self, up: bool) {
         let direction = if up { "up" } else { "down" };
         self.scalings.with_label_values(&[direction]).inc();
+    }
+
+    /// Counts a question for panes.
+    pub fn read_panes(&self, result: &str) {
+        self.pane_reads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts lost panes.
+    pub fn lost_panes(&self, panes: u64) {
+        self.panes_lost.inc_by(panes);
+    }
+
+    /// Moves one DriftPolicy from one phase to another in the count of policies.
+    pub fn policy_moved(&self, from: Option<&str>, to: Option<&str>) {
+        if let Some(from) = from {
+            self.policies.with_label_values(&[from]).dec();
+        }
+        if let Some(to) = to {
+            self.policies.with_label_values(&[to]).inc();
+        }
     }
 
     /// Moves one object from one reason of `Ready` to another in the count of objects.

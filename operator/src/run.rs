@@ -21,6 +21,7 @@ use crate::controller::{self, Limits};
 use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::Shell;
+use crate::drift::pane_reader::PaneReader;
 use crate::lease::{Candidate, Lost, Timing};
 use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
@@ -171,6 +172,7 @@ async fn lead(
         namespaces.push(None);
     }
     let loading = LoadingReader::new().context("cannot set up the reader of pods' progress")?;
+    let panes = PaneReader::new().context("cannot set up the reader of panes")?;
     let controllers = namespaces.into_iter().map(|namespace| {
         let indexes = Indexes::default();
         let (board, nudges) = Board::new();
@@ -178,6 +180,7 @@ async fn lead(
             writer: Writer::new(client.clone(), &args.identity, Arc::clone(&leads), indexes.clone()),
             indexes,
             loading: loading.clone(),
+            panes: panes.clone(),
             environment: Environment {
                 server_image: args.server_image.clone(),
                 plain_http_registries: args.plain_http_registries.clone(),

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
-use perennial_crds::LLMDeployment;
+use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_tests::cluster::repository;
 use perennial_tests::{World, run};
 use serde_json::Value;
@@ -24,12 +24,47 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn valid() -> Result<Vec<PathBuf>> {
-    files(&repository().join("crds/examples"))
+/// A resource, with its folder of examples and of what is refused.
+struct Kind {
+    folder: &'static str,
+    invalid: &'static str,
+    crd: &'static str,
+    resource: ApiResource,
+    /// The spec as the types read it.
+    typed: fn(Value) -> Result<Value>,
 }
 
-fn invalid() -> Result<Vec<(PathBuf, String)>> {
-    files(&repository().join("crds/examples/invalid"))?
+fn kinds() -> [Kind; 2] {
+    [
+        Kind {
+            folder: "crds/examples",
+            invalid: "crds/examples/invalid",
+            crd: "crds/llmdeployments.perennial.dev.yaml",
+            resource: ApiResource::erase::<LLMDeployment>(&()),
+            typed: |object| {
+                let object: LLMDeployment = serde_json::from_value(object)?;
+                Ok(serde_json::to_value(&object.spec)?)
+            },
+        },
+        Kind {
+            folder: "crds/examples/drift",
+            invalid: "crds/examples/drift/invalid",
+            crd: "crds/driftpolicies.perennial.dev.yaml",
+            resource: ApiResource::erase::<DriftPolicy>(&()),
+            typed: |object| {
+                let object: DriftPolicy = serde_json::from_value(object)?;
+                Ok(serde_json::to_value(&object.spec)?)
+            },
+        },
+    ]
+}
+
+fn valid(kind: &Kind) -> Result<Vec<PathBuf>> {
+    files(&repository().join(kind.folder))
+}
+
+fn invalid(kind: &Kind) -> Result<Vec<(PathBuf, String)>> {
+    files(&repository().join(kind.invalid))?
         .into_iter()
         .map(|path| {
             let text = std::fs::read_to_string(&path)?;
@@ -48,26 +83,23 @@ fn read(path: &Path) -> Result<DynamicObject> {
     serde_yaml::from_str(&std::fs::read_to_string(path)?).with_context(|| path.display().to_string())
 }
 
-fn api(world: &World) -> Api<DynamicObject> {
-    Api::namespaced_with(
-        world.client.clone(),
-        &world.namespace,
-        &ApiResource::erase::<LLMDeployment>(&()),
-    )
+fn api(world: &World, kind: &Kind) -> Api<DynamicObject> {
+    Api::namespaced_with(world.client.clone(), &world.namespace, &kind.resource)
 }
 
 #[test]
 fn every_example_is_taken_and_read_back_as_it_was_meant() -> Result<()> {
     run("examples", async |world| {
-        for path in valid()? {
-            let object = read(&path)?;
-            let made = api(world)
-                .create(&PostParams::default(), &object)
-                .await
-                .with_context(|| path.display().to_string())?;
-            let typed: LLMDeployment = serde_json::from_value(serde_json::to_value(&made)?)?;
-            let again = serde_json::to_value(&typed.spec)?;
-            lost(&object.data["spec"], &again, &path.display().to_string())?;
+        for kind in kinds() {
+            for path in valid(&kind)? {
+                let object = read(&path)?;
+                let made = api(world, &kind)
+                    .create(&PostParams::default(), &object)
+                    .await
+                    .with_context(|| path.display().to_string())?;
+                let again = (kind.typed)(serde_json::to_value(&made)?)?;
+                lost(&object.data["spec"], &again, &path.display().to_string())?;
+            }
         }
         Ok(())
     })
@@ -98,11 +130,13 @@ fn lost(written: &Value, back: &Value, path: &str) -> Result<()> {
 fn every_invalid_example_is_refused_with_its_message() -> Result<()> {
     run("invalid", async |world| {
         let mut wrong = Vec::new();
-        for (path, expected) in invalid()? {
-            match api(world).create(&PostParams::default(), &read(&path)?).await {
-                Ok(_) => wrong.push(format!("{}: it was taken", path.display())),
-                Err(kube::Error::Api(status)) if status.message.contains(&expected) => {}
-                Err(error) => wrong.push(format!("{}: expected {expected:?}, got {error}", path.display())),
+        for kind in kinds() {
+            for (path, expected) in invalid(&kind)? {
+                match api(world, &kind).create(&PostParams::default(), &read(&path)?).await {
+                    Ok(_) => wrong.push(format!("{}: it was taken", path.display())),
+                    Err(kube::Error::Api(status)) if status.message.contains(&expected) => {}
+                    Err(error) => wrong.push(format!("{}: expected {expected:?}, got {error}", path.display())),
+                }
             }
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -112,24 +146,24 @@ fn every_invalid_example_is_refused_with_its_message() -> Result<()> {
 
 #[test]
 fn every_rule_has_an_invalid_example_and_every_field_an_example() -> Result<()> {
-    let crd: Value = serde_yaml::from_str(&std::fs::read_to_string(
-        repository().join("crds/llmdeployments.perennial.dev.yaml"),
-    )?)?;
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let mut messages = Vec::new();
-    rules(schema, &mut messages);
-    ensure!(!messages.is_empty());
-    let invalid = invalid()?;
-    for message in messages.iter().filter(|message| !is_transition(schema, message)) {
-        let shown = invalid.iter().any(|(_, expected)| message.contains(expected.as_str()));
-        ensure!(shown, "no invalid example shows the rule {message:?}");
+    for kind in kinds() {
+        let crd: Value = serde_yaml::from_str(&std::fs::read_to_string(repository().join(kind.crd))?)?;
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut messages = Vec::new();
+        rules(schema, &mut messages);
+        ensure!(!messages.is_empty());
+        let invalid = invalid(&kind)?;
+        for message in messages.iter().filter(|message| !is_transition(schema, message)) {
+            let shown = invalid.iter().any(|(_, expected)| message.contains(expected.as_str()));
+            ensure!(shown, "no invalid example shows the rule {message:?}");
+        }
+        let mut fields = BTreeSet::new();
+        properties(&schema["properties"]["spec"], String::new(), &mut fields);
+        for path in valid(&kind)? {
+            strike(&read(&path)?.data["spec"], String::new(), &mut fields);
+        }
+        ensure!(fields.is_empty(), "no example uses {fields:?}");
     }
-    let mut fields = BTreeSet::new();
-    properties(&schema["properties"]["spec"], String::new(), &mut fields);
-    for path in valid()? {
-        strike(&read(&path)?.data["spec"], String::new(), &mut fields);
-    }
-    ensure!(fields.is_empty(), "no example uses {fields:?}");
     Ok(())
 }
 

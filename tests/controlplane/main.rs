@@ -2,6 +2,7 @@
 
 mod api;
 mod children;
+mod drift;
 mod examples;
 mod leadership;
 mod lifecycle;

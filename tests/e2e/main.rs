@@ -8,6 +8,7 @@
 
 mod clients;
 mod cluster;
+mod drift;
 mod life;
 mod misfortune;
 mod operator_killed;

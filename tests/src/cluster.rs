@@ -16,7 +16,7 @@ use kube::{Api, Client, Config};
 
 /// Where the cluster's program is, if not at its usual place.
 pub const PROGRAM_VARIABLE: &str = "PERENNIAL_TESTCLUSTER";
-const CRD: &str = "llmdeployments.perennial.dev";
+const CRDS: [&str; 2] = ["llmdeployments.perennial.dev", "driftpolicies.perennial.dev"];
 
 /// A running control plane. It ends when this value is dropped, and also when this process dies in whatever way: its
 /// launcher waits for the end of a pipe that only this process holds.
@@ -138,15 +138,21 @@ impl Cluster {
 
     async fn install_crds(&self) -> Result<()> {
         let client = self.client().await?;
-        let text = std::fs::read_to_string(repository().join("crds/llmdeployments.perennial.dev.yaml"))?;
-        let crd: serde_json::Value = serde_yaml::from_str(&text)?;
         let api: Api<CustomResourceDefinition> = Api::all(client);
-        api.patch(CRD, &PatchParams::apply("perennial-tests").force(), &Patch::Apply(&crd))
+        for name in CRDS {
+            let text = std::fs::read_to_string(repository().join(format!("crds/{name}.yaml")))?;
+            let crd: serde_json::Value = serde_yaml::from_str(&text)?;
+            api.patch(
+                name,
+                &PatchParams::apply("perennial-tests").force(),
+                &Patch::Apply(&crd),
+            )
             .await?;
-        let established = await_condition(api, CRD, is_crd_established());
-        tokio::time::timeout(Duration::from_secs(30), established)
-            .await
-            .context("the CRD was not established within 30 s")??;
+            let established = await_condition(api.clone(), name, is_crd_established());
+            tokio::time::timeout(Duration::from_secs(30), established)
+                .await
+                .with_context(|| format!("the CRD {name} was not established within 30 s"))??;
+        }
         Ok(())
     }
 

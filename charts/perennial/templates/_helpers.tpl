@@ -57,15 +57,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* What the operator may do in the namespaces it manages: no secret, no wildcard. */}}
 {{- define "perennial.operator.rules" -}}
 - apiGroups: [perennial.dev]
-  resources: [llmdeployments]
+  resources: [llmdeployments, driftpolicies]
   verbs: [get, list, watch]
 - apiGroups: [perennial.dev]
-  resources: [llmdeployments/status]
+  resources: [llmdeployments/status, driftpolicies/status]
   verbs: [get, patch, update]
 # Lets the children block the deletion of their owner, where the cluster checks that permission.
 - apiGroups: [perennial.dev]
-  resources: [llmdeployments/finalizers]
+  resources: [llmdeployments/finalizers, driftpolicies/finalizers]
   verbs: [update]
+# What DriftPolicies remember: counts of traffic, no prompts.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, update, delete]

@@ -26,6 +26,7 @@ use crate::autoscaling::board::{Board, Verdict};
 use crate::autoscaling::pods;
 use crate::backoff::jittered;
 use crate::disposition::Disposition;
+use crate::drift::pane_reader::PaneReader;
 use crate::index::Owner;
 use crate::loading::{LoadingReader, is_running};
 use crate::remember::Remembered;
@@ -84,6 +85,8 @@ pub struct Shell {
     pub indexes: Indexes,
     /// Asks pods for their progress.
     pub loading: LoadingReader,
+    /// Asks pods for the panes of their traffic.
+    pub panes: PaneReader,
     /// Settings that are rendered.
     pub environment: Environment,
     /// The autoscaler's last words.

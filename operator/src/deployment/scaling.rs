@@ -5,7 +5,8 @@ use perennial_crds::autoscaling::{AutoscalingSpec, MissingMetrics};
 use perennial_crds::conditions::Reason;
 use perennial_crds::status::{AutoscalingStatus, LLMDeploymentStatus};
 
-use super::status::{Statement, View, statement};
+use super::status::View;
+use crate::conditions::{Statement, statement};
 
 /// Numbers and the last decisions; what is known stays while the autoscaler has not spoken yet.
 pub(super) fn status(old: &LLMDeploymentStatus, view: &View<'_>) -> Option<AutoscalingStatus> {

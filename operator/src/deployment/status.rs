@@ -1,7 +1,7 @@
 //! The status of an LLMDeployment, from what was seen and decided. Pure: same inputs, same bytes.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use perennial_crds::conditions::{ConditionType, Reason};
 use perennial_crds::serving::{LoadingProgress, LoadingStage};
 use perennial_crds::status::{ColdStartStatus, LLMDeploymentStatus, ModelStatus};
@@ -14,6 +14,7 @@ use super::revision::FrozenModel;
 use super::scaling;
 use super::validate::Validated;
 use crate::autoscaling::board::Verdict;
+use crate::conditions::{Conditions, Statement, statement};
 
 /// Everything that a status is made from.
 pub struct View<'a> {
@@ -37,21 +38,6 @@ pub struct View<'a> {
     pub model: Option<&'a FrozenModel>,
     /// The autoscaler's last word.
     pub verdict: Option<&'a Verdict>,
-}
-
-/// One statement: true or false, why, and in words.
-pub(super) struct Statement {
-    pub(super) holds: bool,
-    pub(super) reason: Reason,
-    pub(super) message: String,
-}
-
-pub(super) fn statement(holds: bool, reason: Reason, message: impl Into<String>) -> Statement {
-    Statement {
-        holds,
-        reason,
-        message: message.into(),
-    }
 }
 
 /// The status after a complete look at the object.
@@ -375,52 +361,5 @@ fn stage(pod: &str, progress: &LoadingProgress) -> (Reason, String) {
         LoadingStage::Verifying => (Reason::Verifying, format!("{pod} compares the digest of the model")),
         LoadingStage::LoadingWeights => (Reason::LoadingWeights, format!("{pod} reads the weights")),
         LoadingStage::WarmingUp | LoadingStage::Ready => (Reason::WarmingUp, format!("{pod} computes its first token")),
-    }
-}
-
-/// Conditions that keep the time of their last change of `status`.
-struct Conditions<'a> {
-    old: &'a [Condition],
-    new: Vec<Condition>,
-    generation: i64,
-    now: Timestamp,
-}
-
-impl Conditions<'_> {
-    fn set(&mut self, kind: ConditionType, said: &Statement) {
-        let type_ = kind.to_string();
-        let status = if said.holds { "True" } else { "False" };
-        let unchanged = self.old.iter().find(|old| old.type_ == type_ && old.status == status);
-        // Whole seconds, as the API keeps them: a finer value would never compare equal to what was stored.
-        let now = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
-        self.new.push(Condition {
-            last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
-            message: said.message.clone(),
-            observed_generation: Some(self.generation),
-            reason: said.reason.to_string(),
-            status: status.to_owned(),
-            type_,
-        });
-    }
-
-    fn has(&self, kind: ConditionType) -> bool {
-        let type_ = kind.to_string();
-        self.old.iter().any(|old| old.type_ == type_)
-    }
-
-    /// Says again what was said.
-    fn keep(&mut self, kind: ConditionType) {
-        let type_ = kind.to_string();
-        let old = self.old.iter().find(|old| old.type_ == type_);
-        self.new.extend(old.map(|old| Condition {
-            observed_generation: Some(self.generation),
-            ..old.clone()
-        }));
-    }
-
-    fn set_if(&mut self, kind: ConditionType, said: Option<&Statement>) {
-        if let Some(said) = said {
-            self.set(kind, said);
-        }
     }
 }

@@ -1,0 +1,630 @@
+//! One look at one policy: ask the replicas, take what they tell, store it, say where the policy stands.
+//!
+//! An [`Entry`] holds nothing that is not stored or cannot be asked for again, so it may be dropped at any moment.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use perennial_crds::drift_policy::DriftPolicyStatus;
+use perennial_crds::serving::{Observation, PanesPage};
+use perennial_crds::{DriftPolicy, LEARN_AGAIN_ANNOTATION, LLMDeployment};
+use perennial_drift::observe::{Assembler, Interval};
+use perennial_drift::pane::Pane;
+use perennial_drift::pane::key::{PaneKey, RING, Source};
+use perennial_drift::pane::layout::Layout;
+use perennial_drift::policy::Policy;
+use tokio::sync::Semaphore;
+
+use super::memory::{Changes, Memory, Stage};
+use super::pane_reader::{PaneReader, ReadError};
+use super::status::{Hearing, Trouble, View, status};
+use super::target::{Replica, Target, target};
+use super::terms::{self, About};
+use super::{notice, record};
+use crate::apply::{self, Writer};
+use crate::deployment::observe::Indexes;
+use crate::index::Owner;
+use crate::metrics::Metrics;
+
+/// Seconds until a store that failed is tried again.
+const STORE_RETRY: i64 = 10;
+/// Seconds until a target without replicas, or none at all, is looked at again.
+const IDLE: i64 = 5;
+/// Clocks that differ by less than this many seconds are the same, however short panes are.
+const SAME_CLOCK: i64 = 2;
+
+/// What a look works with.
+pub struct Hands {
+    /// Writes, and reads what was written.
+    pub writer: Writer,
+    /// Asks pods.
+    pub reader: PaneReader,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// One baseline is learned at a time.
+    pub learning: Semaphore,
+}
+
+impl Hands {
+    /// With these.
+    #[must_use]
+    pub fn new(writer: Writer, reader: PaneReader, metrics: Arc<Metrics>) -> Self {
+        Self {
+            writer,
+            reader,
+            metrics,
+            learning: Semaphore::new(1),
+        }
+    }
+}
+
+/// One policy between two looks.
+pub struct Entry {
+    uid: String,
+    seen: (Option<i64>, Option<String>),
+    due: i64,
+    loaded: bool,
+    memory: Option<Memory>,
+    assembler: Option<Assembler>,
+    /// Losses of this assembler that are in the memory already.
+    lost: u64,
+    /// The process that was last heard in each pod.
+    boots: HashMap<String, String>,
+    /// From then on a time without panes is a time without requests; before it nobody knows.
+    covered_from: i64,
+    hearing: Hearing,
+    trouble: Option<Trouble>,
+    written: Option<DriftPolicyStatus>,
+}
+
+/// What a replica said.
+enum Answer {
+    /// Its panes; `whole` if all that it keeps were asked for.
+    Page { page: PanesPage, whole: bool },
+    /// It has just been told how to observe.
+    Told,
+    /// Nothing.
+    Failed(ReadError),
+}
+
+impl Entry {
+    /// Of a policy of which nothing is known.
+    #[must_use]
+    pub fn new(policy: &DriftPolicy) -> Self {
+        Self {
+            uid: policy.uid().unwrap_or_default(),
+            seen: (None, None),
+            due: 0,
+            loaded: false,
+            memory: None,
+            assembler: None,
+            lost: 0,
+            boots: HashMap::new(),
+            covered_from: i64::MAX,
+            hearing: Hearing::Unknown,
+            trouble: None,
+            written: None,
+        }
+    }
+
+    /// Whether it is of this very policy, and not of an earlier one of the same name.
+    #[must_use]
+    pub fn is_of(&self, policy: &DriftPolicy) -> bool {
+        policy.uid().as_ref() == Some(&self.uid)
+    }
+
+    /// Whether it is time to look, or something has changed.
+    #[must_use]
+    pub fn is_due(&self, policy: &DriftPolicy, trouble: Option<&Trouble>, now: Timestamp) -> bool {
+        let other = self
+            .trouble
+            .as_ref()
+            .filter(|trouble| !matches!(trouble, Trouble::Store(_)));
+        now.as_second() >= self.due || self.seen != fingerprint(policy) || other != trouble
+    }
+
+    /// Its phase, as last said.
+    #[must_use]
+    pub fn phase(&self) -> Option<String> {
+        Some(format!("{:?}", self.written.as_ref()?.phase?))
+    }
+
+    /// Looks, stores what was seen, and says so.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called from one place, and each argument has a type of its own"
+    )]
+    pub async fn look(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        object: Option<&LLMDeployment>,
+        trouble: Option<Trouble>,
+        indexes: &Indexes,
+        hands: &Hands,
+        now: Timestamp,
+    ) {
+        self.seen = fingerprint(policy);
+        let terms = terms::policy(&policy.spec);
+        let outcome = match (trouble, object) {
+            (None, Some(object)) => {
+                let name = Owner {
+                    namespace: owner.namespace.clone(),
+                    name: object.name_any(),
+                };
+                let target = target(indexes, &name, object);
+                self.watch(owner, policy, &target, &terms, hands, now.as_second()).await
+            }
+            (trouble, _) => {
+                self.due = now.as_second() + IDLE;
+                Err(trouble.unwrap_or(Trouble::TargetNotFound))
+            }
+        };
+        self.trouble = outcome.err();
+        if let Some(Trouble::Store(why)) = &self.trouble {
+            tracing::warn!(
+                namespace = owner.namespace,
+                name = owner.name,
+                why,
+                "Beginning anew from what is stored."
+            );
+            self.let_go();
+            self.due = now.as_second() + STORE_RETRY;
+        }
+        self.say(owner, policy, &terms, hands, now).await;
+    }
+
+    /// Forgets everything that is stored, too.
+    fn let_go(&mut self) {
+        self.loaded = false;
+        self.memory = None;
+        self.drop_assembler();
+    }
+
+    fn drop_assembler(&mut self) {
+        self.assembler = None;
+        self.lost = 0;
+        self.boots.clear();
+        self.covered_from = i64::MAX;
+    }
+
+    async fn watch(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        target: &Target,
+        terms: &Policy,
+        hands: &Hands,
+        now: i64,
+    ) -> Result<(), Trouble> {
+        if !self.loaded {
+            self.memory = load(owner, policy, hands).await?;
+            self.loaded = true;
+        }
+        let known = self.memory.as_ref().map(|memory| memory.about.model.clone());
+        let Some(model) = target.model.clone().or(known) else {
+            self.hearing = Hearing::NoReplica;
+            self.due = now + IDLE;
+            return Ok(());
+        };
+        let again = policy.annotations().get(LEARN_AGAIN_ANNOTATION).map(String::as_str);
+        let about = About::new(&policy.spec, &target.uid, &model, again);
+        let differs = self.memory.as_ref().and_then(|memory| about.differs(&memory.about));
+        if let Some(why) = differs {
+            self.begin_anew(owner, policy, hands, why).await?;
+        }
+        if target.replicas.is_empty() {
+            self.hearing = Hearing::NoReplica;
+            self.drop_assembler();
+            self.due = now + IDLE;
+            return Ok(());
+        }
+        let answers = self.ask(target, about.pane_seconds, hands).await;
+        let layouts: BTreeSet<u64> = answers.iter().filter_map(|(_, answer)| layout(answer)).collect();
+        self.hearing = hearing(&answers, layouts.len(), now, about.pane_seconds);
+        self.due = now + i64::from(about.pane_seconds / 10).clamp(1, 10);
+        let (Some(layout), 1) = (layouts.first().copied(), layouts.len()) else {
+            return Ok(());
+        };
+        if self.memory.as_ref().is_some_and(|memory| memory.layout != layout) {
+            self.begin_anew(owner, policy, hands, "the servers count in another way")
+                .await?;
+        }
+        if self.memory.is_none() {
+            let memory = Memory::new(about, layout, now);
+            store(owner, policy, &memory, &Changes::default(), hands).await?;
+            self.memory = Some(memory);
+        }
+        self.take(owner, policy, target, terms, answers, hands, now).await
+    }
+
+    /// Asks all replicas at the same time.
+    async fn ask<'a>(&self, target: &'a Target, pane_seconds: u32, hands: &Hands) -> Vec<(&'a Replica, Answer)> {
+        let asked = target.replicas.iter().map(|replica| async move {
+            let boot = self.boots.get(&replica.uid);
+            let after = boot.and_then(|boot| {
+                self.assembler.as_ref()?.last_of(&Source {
+                    pod: replica.uid.clone(),
+                    boot: boot.clone(),
+                })
+            });
+            let mut whole = after.is_none();
+            let mut page = hands.reader.read(replica.address, after).await;
+            if let (Ok(read), Some(boot), false) = (&page, boot, whole)
+                && read.boot_id != *boot
+            {
+                whole = true;
+                page = hands.reader.read(replica.address, None).await;
+            }
+            let answer = match page {
+                Ok(page) if page.pane_seconds != pane_seconds => {
+                    match hands
+                        .reader
+                        .observe(replica.address, Observation { pane_seconds })
+                        .await
+                    {
+                        Ok(()) => Answer::Told,
+                        Err(error) => Answer::Failed(error),
+                    }
+                }
+                Ok(page) => Answer::Page { page, whole },
+                Err(error) => Answer::Failed(error),
+            };
+            hands.metrics.read_panes(match &answer {
+                Answer::Page { .. } | Answer::Told => "success",
+                Answer::Failed(error) => error.label(),
+            });
+            (replica, answer)
+        });
+        futures::future::join_all(asked).await
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called from one place, and each argument has a type of its own"
+    )]
+    async fn take(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        target: &Target,
+        terms: &Policy,
+        answers: Vec<(&Replica, Answer)>,
+        hands: &Hands,
+        now: i64,
+    ) -> Result<(), Trouble> {
+        let Some(mut memory) = self.memory.take() else {
+            return Ok(());
+        };
+        memory.serves(target.revision.as_deref(), now);
+        let (layout, seconds) = (Layout::told(memory.layout), memory.about.pane_seconds);
+        let assembler = self
+            .assembler
+            .get_or_insert_with(|| Assembler::new(&layout, seconds, memory.until));
+        let (mut heard_until, mut missing) = (i64::MAX, false);
+        for (replica, answer) in answers {
+            let Answer::Page { page, whole } = answer else {
+                missing |= replica.ready;
+                continue;
+            };
+            heard_until = heard_until.min(page.now);
+            if whole {
+                let from = match page.panes.first() {
+                    Some(oldest) if page.panes.len() >= RING => oldest.start,
+                    _ => target.steady_since.unwrap_or(now),
+                };
+                self.covered_from = self.covered_from.min(from);
+            }
+            accept(assembler, &layout, replica, &page, now);
+            self.boots.insert(replica.uid.clone(), page.boot_id);
+        }
+        // Nobody was heard: silence is not a time without requests.
+        let heard = heard_until != i64::MAX;
+        let until = if missing {
+            now - i64::from(seconds / 2).max(STORE_RETRY)
+        } else {
+            heard_until.min(now)
+        };
+        let lost = assembler.counts().lost;
+        let news = lost - self.lost;
+        self.lost = lost;
+        memory.seen.lost += news;
+        hands.metrics.lost_panes(news);
+        let mut intervals = if heard { assembler.close(until) } else { Vec::new() };
+        for interval in &mut intervals {
+            fill(interval, self.covered_from, &layout, seconds);
+        }
+        if intervals.is_empty() {
+            self.memory = Some(memory);
+            return Ok(());
+        }
+        let (steady_since, terms) = (target.steady_since, terms.clone());
+        // Learning a baseline takes a while and a hundred megabytes: off the threads that others need, and one at a time.
+        let learning = match &memory.stage {
+            Stage::Learning(_) => Some(hands.learning.acquire().await),
+            Stage::Watching(_) => None,
+        };
+        let taken = tokio::task::spawn_blocking(move || {
+            let outcome = memory.take(intervals, steady_since, &terms);
+            (memory, outcome)
+        });
+        let (memory, outcome) = taken.await.map_err(|error| Trouble::Store(error.to_string()))?;
+        drop(learning);
+        let changes = outcome.map_err(|error| Trouble::Store(error.to_string()))?;
+        if changes.restarted {
+            tracing::info!(
+                namespace = owner.namespace,
+                name = owner.name,
+                "The terms changed; evidence begins anew."
+            );
+        }
+        store(owner, policy, &memory, &changes, hands).await?;
+        let next = memory.until + i64::from(seconds) + 1;
+        if next > now {
+            self.due = next;
+        }
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// Forgets the baseline and all that was learned.
+    async fn begin_anew(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        hands: &Hands,
+        why: &str,
+    ) -> Result<(), Trouble> {
+        tracing::info!(
+            namespace = owner.namespace,
+            name = owner.name,
+            why,
+            "A new baseline is learned."
+        );
+        forget(owner, policy, hands).await?;
+        self.memory = None;
+        self.drop_assembler();
+        Ok(())
+    }
+
+    async fn say(&mut self, owner: &Owner, policy: &DriftPolicy, terms: &Policy, hands: &Hands, now: Timestamp) {
+        let old = self
+            .written
+            .clone()
+            .or_else(|| policy.status.clone())
+            .unwrap_or_default();
+        let view = View {
+            policy,
+            terms,
+            memory: self.memory.as_ref(),
+            hearing: &self.hearing,
+            trouble: self.trouble.as_ref(),
+        };
+        let mut new = status(&old, &view, now);
+        if self.memory.is_none() && self.trouble.is_some() {
+            // What is known stays.
+            keep(&mut new, &old);
+        }
+        if new == old {
+            self.written = Some(new);
+            return;
+        }
+        match hands.writer.policy_status(owner, &self.uid, &new).await {
+            Ok(()) => {
+                hands.writer.publish(policy, notice::notices(&old, &new)).await;
+                self.written = Some(new);
+            }
+            Err(apply::Error::NotLeading) => {}
+            Err(error) => {
+                tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "The status could not be written.");
+            }
+        }
+    }
+}
+
+/// Whether a look is worth it before the next pane is due: generation, and the wish to learn again.
+fn fingerprint(policy: &DriftPolicy) -> (Option<i64>, Option<String>) {
+    (
+        policy.metadata.generation,
+        policy.annotations().get(LEARN_AGAIN_ANNOTATION).cloned(),
+    )
+}
+
+fn layout(answer: &Answer) -> Option<u64> {
+    match answer {
+        Answer::Page { page, .. } => u64::from_str_radix(&page.layout, 16).ok(),
+        Answer::Told | Answer::Failed(_) => None,
+    }
+}
+
+/// How well the replicas that answer clients are heard.
+fn hearing(answers: &[(&Replica, Answer)], layouts: usize, now: i64, pane_seconds: u32) -> Hearing {
+    let ready: Vec<&Answer> = answers
+        .iter()
+        .filter(|(replica, _)| replica.ready)
+        .map(|(_, answer)| answer)
+        .collect();
+    if ready.is_empty() {
+        return Hearing::NoReplica;
+    }
+    if layouts > 1 {
+        return Hearing::Incompatible;
+    }
+    let failed = ready.iter().find_map(|answer| match answer {
+        Answer::Failed(error) => Some(error.to_string()),
+        _ => None,
+    });
+    if let Some(why) = failed {
+        let heard = ready
+            .iter()
+            .filter(|answer| !matches!(answer, Answer::Failed(_)))
+            .count();
+        return Hearing::Partly(heard, ready.len(), why);
+    }
+    let skew = ready.iter().filter_map(|answer| match answer {
+        Answer::Page { page, .. } => Some(page.now - now),
+        _ => None,
+    });
+    let tolerated = i64::from(pane_seconds / 2).max(SAME_CLOCK);
+    match skew.max_by_key(|skew| skew.abs()) {
+        Some(skew) if skew.abs() > tolerated => Hearing::Skewed(skew),
+        _ => Hearing::All(ready.len()),
+    }
+}
+
+/// Hands the panes of a page to the assembler.
+fn accept(assembler: &mut Assembler, layout: &Layout, replica: &Replica, page: &PanesPage, now: i64) {
+    let source = Source {
+        pod: replica.uid.clone(),
+        boot: page.boot_id.clone(),
+    };
+    for record in &page.panes {
+        // Panes from before this reader began were looked at by the one before it, or are counted as a gap.
+        if record.start < assembler.closed_until() && assembler.last_of(&source).is_none() {
+            continue;
+        }
+        let pane = STANDARD
+            .decode(&record.bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Pane::decode(layout, &bytes).map_err(|error| error.to_string()));
+        let key = PaneKey {
+            source: source.clone(),
+            sequence: record.sequence,
+        };
+        let outcome = pane.and_then(|pane| assembler.accept(key, &pane, now).map_err(|error| error.to_string()));
+        if let Err(why) = outcome {
+            tracing::warn!(
+                pod = replica.uid,
+                sequence = record.sequence,
+                why,
+                "A pane was left out."
+            );
+        }
+    }
+}
+
+/// A time without panes is a time without requests where replicas were heard all the time.
+fn fill(interval: &mut Interval, covered_from: i64, layout: &Layout, seconds: u32) {
+    if interval.pane.is_none() && interval.start >= covered_from {
+        interval.pane = Some(Pane::new(layout, interval.start, seconds));
+    }
+}
+
+/// Keeps what an older status knows of the memory.
+fn keep(new: &mut DriftPolicyStatus, old: &DriftPolicyStatus) {
+    new.phase = old.phase.or(new.phase);
+    new.phase_since = old.phase_since.clone().or_else(|| new.phase_since.clone());
+    new.top_signal.clone_from(&old.top_signal);
+    new.cause.clone_from(&old.cause);
+    new.baseline.clone_from(&old.baseline);
+    new.observation.clone_from(&old.observation);
+    new.evidence.clone_from(&old.evidence);
+    new.signals.clone_from(&old.signals);
+    for kind in ["BaselineReady", "Drifted"] {
+        let before = old.conditions.iter().find(|condition| condition.type_ == kind);
+        let after = new.conditions.iter_mut().find(|condition| condition.type_ == kind);
+        if let (Some(before), Some(after)) = (before, after) {
+            let generation = after.observed_generation;
+            *after = before.clone();
+            after.observed_generation = generation;
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn trouble(error: apply::Error) -> Trouble {
+    Trouble::Store(error.to_string())
+}
+
+/// What is stored of a policy; nothing if there is nothing, or nothing that can be used.
+async fn load(owner: &Owner, policy: &DriftPolicy, hands: &Hands) -> Result<Option<Memory>, Trouble> {
+    let mut like = k8s_openapi::api::core::v1::ConfigMap::default();
+    like.metadata.name = Some(record::evidence_name(&owner.name));
+    like.metadata.owner_references = kube::Resource::controller_owner_ref(policy, &()).map(|owner| vec![owner]);
+    let Some(evidence) = hands.writer.config_map(owner, &like).await.map_err(trouble)? else {
+        return Ok(None);
+    };
+    let read = async {
+        let names = match record::baseline_names(&owner.name, &evidence) {
+            Ok(names) => names,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (mut panes, mut baseline) = (Vec::new(), Vec::new());
+        if names.is_empty() {
+            let labels = record::panes_selector(&owner.name);
+            panes = hands.writer.config_maps(owner, &like, &labels).await?;
+        }
+        for name in names {
+            like.metadata.name = Some(name);
+            baseline.extend(hands.writer.config_map(owner, &like).await?);
+        }
+        Ok(record::read(&owner.name, &evidence, &panes, &baseline))
+    };
+    match read.await.map_err(trouble)? {
+        Ok(memory) => Ok(Some(memory)),
+        Err(error) => {
+            tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "A new baseline is learned.");
+            forget(owner, policy, hands).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Stores what has changed, the evidence last: what it names is there by then.
+async fn store(
+    owner: &Owner,
+    policy: &DriftPolicy,
+    memory: &Memory,
+    changes: &Changes,
+    hands: &Hands,
+) -> Result<(), Trouble> {
+    let unwritable = |error: perennial_drift::envelope::EnvelopeError| Trouble::Store(error.to_string());
+    let mut kept = vec![record::evidence_name(&owner.name)];
+    match &memory.stage {
+        Stage::Learning(panes) => {
+            for map in record::panes(policy, &memory.about, panes, &changes.collected) {
+                hands.writer.keep(owner, &map).await.map_err(trouble)?;
+            }
+        }
+        Stage::Watching(watching) if changes.frozen => {
+            for map in record::baseline(policy, watching).map_err(unwritable)? {
+                kept.push(map.name_any());
+                hands.writer.keep(owner, &map).await.map_err(trouble)?;
+            }
+        }
+        Stage::Watching(_) => {}
+    }
+    let evidence = record::evidence(policy, memory).map_err(unwritable)?;
+    hands.writer.keep(owner, &evidence).await.map_err(trouble)?;
+    if changes.frozen {
+        drop_all_but(owner, policy, &kept, hands).await?;
+    } else if let Stage::Learning(panes) = &memory.stage {
+        for name in record::emptied(&owner.name, &memory.about, panes, &changes.dropped) {
+            hands.writer.drop_map(owner, &name).await.map_err(trouble)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything that is stored of a policy.
+async fn forget(owner: &Owner, policy: &DriftPolicy, hands: &Hands) -> Result<(), Trouble> {
+    // The evidence first: the rest means nothing without it.
+    let evidence = record::evidence_name(&owner.name);
+    hands.writer.drop_map(owner, &evidence).await.map_err(trouble)?;
+    drop_all_but(owner, policy, &[], hands).await
+}
+
+async fn drop_all_but(owner: &Owner, policy: &DriftPolicy, kept: &[String], hands: &Hands) -> Result<(), Trouble> {
+    let mut like = k8s_openapi::api::core::v1::ConfigMap::default();
+    like.metadata.owner_references = kube::Resource::controller_owner_ref(policy, &()).map(|owner| vec![owner]);
+    let labels = record::selector(&owner.name);
+    let found = hands.writer.config_maps(owner, &like, &labels).await.map_err(trouble)?;
+    for map in found.iter().filter(|map| !kept.contains(&map.name_any())) {
+        hands.writer.drop_map(owner, &map.name_any()).await.map_err(trouble)?;
+    }
+    Ok(())
+}

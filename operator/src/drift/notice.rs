@@ -1,0 +1,89 @@
+//! Events of a DriftPolicy: told once when something changed. Pure: from the old and the new status.
+
+use perennial_crds::conditions::{ConditionType, Reason};
+use perennial_crds::drift_policy::{DriftPolicyStatus, Phase};
+
+use crate::deployment::notice::Notice;
+
+/// What is worth telling of the change between two statuses.
+#[must_use]
+pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    let said = |kind: ConditionType| message(new, kind);
+    let mut tell = |warning, reason: &str, note: String| {
+        notices.push(Notice {
+            warning,
+            reason: reason.to_owned(),
+            action: "Watch",
+            note,
+        });
+    };
+    let digest = |status: &DriftPolicyStatus| status.baseline.as_ref().and_then(|baseline| baseline.digest.clone());
+    if digest(new).is_some() && digest(new) != digest(old) {
+        let samples = new.baseline.as_ref().map_or(0, |baseline| baseline.samples);
+        tell(
+            false,
+            "BaselineLearned",
+            format!(
+                "Learned a baseline from {samples} requests: {}",
+                said(ConditionType::BaselineReady)
+            ),
+        );
+    } else if digest(old).is_some() && digest(new).is_none() && new.baseline.is_some() {
+        tell(false, "BaselineForgotten", "Began to learn a new baseline".to_owned());
+    }
+    let since = |status: &DriftPolicyStatus| status.evidence.as_ref().and_then(|evidence| evidence.since.clone());
+    let restarted =
+        digest(new).is_some() && digest(new) == digest(old) && since(old).is_some() && since(new) != since(old);
+    if restarted {
+        tell(
+            false,
+            "EvidenceRestarted",
+            "The terms of the policy changed: evidence begins anew against the same baseline".to_owned(),
+        );
+    }
+    if old.phase != new.phase && !(restarted && new.phase == Some(Phase::Watching)) {
+        match (old.phase, new.phase) {
+            (_, Some(Phase::Suspected)) => tell(false, "DriftSuspected", said(ConditionType::Drifted)),
+            (_, Some(Phase::Drifted)) => tell(true, "DriftConfirmed", said(ConditionType::Drifted)),
+            (Some(Phase::Suspected), Some(Phase::Watching)) => {
+                tell(
+                    false,
+                    "SuspicionCleared",
+                    "The change that was suspected does not matter".to_owned(),
+                );
+            }
+            (Some(Phase::Drifted), Some(Phase::Watching)) => {
+                tell(false, "DriftOver", "The traffic is the baseline's again".to_owned());
+            }
+            (_, Some(Phase::Stalled)) => tell(true, reason(new, ConditionType::Stalled), said(ConditionType::Stalled)),
+            _ => {}
+        }
+    }
+    let (before, after) = (reason(old, ConditionType::Ready), reason(new, ConditionType::Ready));
+    let fine = [Reason::PolicyActive.as_str(), Reason::Learning.as_str(), ""].contains(&after);
+    if before != after && !fine && new.phase != Some(Phase::Stalled) {
+        tell(true, after, said(ConditionType::Ready));
+    }
+    for notice in &mut notices {
+        // The API takes 1,024 bytes.
+        notice.note.truncate(notice.note.floor_char_boundary(1024));
+    }
+    notices
+}
+
+fn find(
+    status: &DriftPolicyStatus,
+    kind: ConditionType,
+) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    let kind = kind.to_string();
+    status.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+fn reason(status: &DriftPolicyStatus, kind: ConditionType) -> &str {
+    find(status, kind).map_or("", |condition| condition.reason.as_str())
+}
+
+fn message(status: &DriftPolicyStatus, kind: ConditionType) -> String {
+    find(status, kind).map_or_else(String::new, |condition| condition.message.clone())
+}

@@ -1,0 +1,387 @@
+//! A DriftPolicy on real pods: what is normal is learned, a change is found and named, and nothing of a prompt gets out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use perennial_crds::DriftPolicy;
+use perennial_crds::drift_policy::Phase;
+use perennial_tests::seed::Random;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cluster::{Bed, SYSTEM, eventually, kubectl, simulated};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// A word in every prompt that must be found nowhere else.
+const CANARY: &str = "quetzalcoatlus7";
+/// Requests per second of all clients.
+const RATE: u64 = 50;
+
+const ENGLISH: [&[&str]; 3] = [
+    &[
+        "My old neighbour",
+        "The captain of the ship",
+        "A young teacher",
+        "Our little garden",
+        "The whole committee",
+        "Nobody in the village",
+    ],
+    &[
+        "has never really understood",
+        "would like to know more about",
+        "is going to write something about",
+        "was very happy with",
+        "often talks about",
+    ],
+    &[
+        "the weather in the mountains.",
+        "how bread is made at home.",
+        "the history of this bridge.",
+        "what children should read.",
+        "the price of good tools.",
+    ],
+];
+const GERMAN: [&[&str]; 3] = [
+    &[
+        "Mein alter Nachbar",
+        "Der Kapitän des Schiffes",
+        "Eine junge Lehrerin",
+        "Unser kleiner Garten",
+        "Der ganze Ausschuss",
+        "Niemand im Dorf",
+    ],
+    &[
+        "hat nie wirklich verstanden,",
+        "möchte gerne mehr wissen über",
+        "wird bald etwas schreiben über",
+        "war sehr zufrieden mit",
+        "spricht häufig über",
+    ],
+    &[
+        "das Wetter in den Bergen.",
+        "wie man zu Hause Brot backt.",
+        "die Geschichte dieser Brücke.",
+        "was Kinder lesen sollten.",
+        "den Preis guter Werkzeuge.",
+    ],
+];
+
+/// Clients of which a part, in percent, writes German.
+struct Talk {
+    german: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Talk {
+    fn start(url: &str) -> Self {
+        let talk = Self {
+            german: Arc::default(),
+            answered: Arc::default(),
+            failed: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let clients = 10;
+        for client in 0..clients {
+            let (german, answered, failed, stop) = (
+                Arc::clone(&talk.german),
+                Arc::clone(&talk.answered),
+                Arc::clone(&talk.failed),
+                talk.stop.clone(),
+            );
+            let url = format!("{url}/v1/chat/completions");
+            talk.tasks.spawn(async move {
+                let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+                let mut random = Random::named(&format!("talk-{client}"));
+                let mut ticks = tokio::time::interval(Duration::from_millis(1_000 * clients / RATE));
+                while !stop.is_cancelled() {
+                    ticks.tick().await;
+                    let words = if random.below(100) < german.load(Ordering::Relaxed) {
+                        GERMAN
+                    } else {
+                        ENGLISH
+                    };
+                    let body = json!({
+                        "model": "model", "max_tokens": 4 + random.below(8), "user": format!("{CANARY}-{client}"),
+                        "messages": [{"role": "user", "content": prompt(&words, &mut random)}],
+                    });
+                    let answer = http.post(&url).json(&body).send().await;
+                    let count = if answer.is_ok_and(|answer| answer.status().is_success()) {
+                        &answered
+                    } else {
+                        &failed
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        talk.tasks.close();
+        talk
+    }
+
+    fn speak_german(&self, percent: u64) {
+        self.german.store(percent, Ordering::Relaxed);
+    }
+
+    /// How many were answered. Panics if one was not.
+    async fn end(self) -> u64 {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        assert_eq!(self.failed.load(Ordering::Relaxed), 0, "requests failed");
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+fn prompt(words: &[&[&str]; 3], random: &mut Random) -> String {
+    let mut pick = |list: &[&str]| {
+        let index = random.below(u64::try_from(list.len()).expect("short"));
+        list[usize::try_from(index).expect("short")].to_owned()
+    };
+    let sentence =
+        |pick: &mut dyn FnMut(&[&str]) -> String| format!("{} {} {}", pick(words[0]), pick(words[1]), pick(words[2]));
+    let sentences: Vec<String> = (0..3).map(|_| sentence(&mut pick)).collect();
+    format!("{} {CANARY}", sentences.join(" "))
+}
+
+fn policies(bed: &Bed) -> Api<DriftPolicy> {
+    Api::namespaced(bed.client.clone(), &bed.namespace)
+}
+
+async fn apply(bed: &Bed, name: &str) {
+    let object = json!({
+        "apiVersion": "perennial.dev/v1alpha1", "kind": "DriftPolicy", "metadata": {"name": name},
+        "spec": {
+            "targetRef": {"name": "model"},
+            "observation": {"paneSeconds": 2, "minSamples": 25, "maxPaneSeconds": 30},
+            "baseline": {"learned": {"seconds": 60, "minSamples": 1500, "season": "None"}},
+            "confirmSeconds": 6,
+        },
+    });
+    let parameters = PatchParams::apply("e2e").force();
+    policies(bed)
+        .patch(name, &parameters, &Patch::Apply(&object))
+        .await
+        .expect("the policy is accepted");
+}
+
+fn says(policy: &DriftPolicy, kind: &str, status: &str, reason: &str) -> bool {
+    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == kind && condition.status == status && condition.reason == reason)
+}
+
+async fn until(bed: &Bed, name: &str, what: &str, limit: Duration, is: impl Fn(&DriftPolicy) -> bool) -> DriftPolicy {
+    let (policies, is) = (policies(bed), &is);
+    let found = eventually(limit, || {
+        let policies = policies.clone();
+        async move { policies.get(name).await.ok().filter(|policy| is(policy)) }
+    });
+    found.await.unwrap_or_else(|| {
+        println!(
+            "{}",
+            kubectl(&["-n", &bed.namespace, "get", "drift,configmaps", "-o", "yaml"])
+        );
+        bed.explain("model");
+        panic!("the policy {name} is not {what} after {} s", limit.as_secs())
+    })
+}
+
+fn phase(policy: &DriftPolicy) -> Option<Phase> {
+    policy.status.as_ref()?.phase
+}
+
+/// UIDs and starts of the pods: what was not restarted has the same.
+async fn lives(bed: &Bed) -> Vec<(Option<String>, i32)> {
+    let pods = bed
+        .pods()
+        .list(&ListParams::default())
+        .await
+        .expect("pods can be listed")
+        .items;
+    let restarts = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let statuses = pod
+            .status
+            .iter()
+            .flat_map(|status| status.container_statuses.iter().flatten());
+        statuses.map(|container| container.restart_count).sum()
+    };
+    let mut lives: Vec<_> = pods
+        .iter()
+        .filter(|pod| pod.labels().contains_key("perennial.dev/revision"))
+        .map(|pod| (pod.uid(), restarts(pod)))
+        .collect();
+    lives.sort();
+    lives
+}
+
+#[tokio::test]
+async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
+    let bed = Bed::new("drift").await;
+    let mut spec = simulated(2).await;
+    spec["runtime"]["extraArgs"] = json!(["--engine=simulated", "--simulated-decode-tokens-per-second=400"]);
+    bed.apply("model", spec).await;
+    bed.settled("model", 2 * MINUTE).await;
+    let before = lives(&bed).await;
+    let talk = Talk::start(&bed.url("model").await);
+    apply(&bed, "watch").await;
+    apply(&bed, "second").await;
+    until(&bed, "watch", "learning", MINUTE, |policy| {
+        let baseline = policy.status.as_ref().and_then(|status| status.baseline.as_ref());
+        baseline.is_some_and(|baseline| baseline.learned_percent > 20) && says(policy, "Observing", "True", "PanesRead")
+    })
+    .await;
+    until(&bed, "second", "turned away", MINUTE, |policy| {
+        says(policy, "Stalled", "True", "TargetTaken")
+    })
+    .await;
+    // What was learned so far survives the operators.
+    kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=perennial",
+        "--grace-period=0",
+        "--force",
+    ]);
+    let watching = until(&bed, "watch", "watching", 3 * MINUTE, |policy| {
+        phase(policy) == Some(Phase::Watching)
+    })
+    .await;
+    let baseline = watching.status.and_then(|status| status.baseline).expect("a baseline");
+    println!(
+        "learned from {} requests; not watched: {:?}",
+        baseline.samples, baseline.unarmed
+    );
+    // Half a minute of the same is no change.
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = policies(&bed).get("watch").await.expect("it is there");
+        assert_eq!(phase(&now), Some(Phase::Watching), "{:?}", now.status);
+    }
+    talk.speak_german(40);
+    let began = jiff::Timestamp::now();
+    let drifted = until(&bed, "watch", "drifted", 2 * MINUTE, |policy| {
+        says(policy, "Drifted", "True", "InputDrift")
+    })
+    .await;
+    println!(
+        "found after {} s",
+        jiff::Timestamp::now().duration_since(began).as_secs()
+    );
+    println!("{}", kubectl(&["-n", &bed.namespace, "get", "drift", "-o", "wide"]));
+    let status = drifted.status.expect("a status");
+    let language = status
+        .signals
+        .iter()
+        .find(|signal| signal.name == "Language")
+        .expect("it is watched");
+    assert!(language.moved && language.matters, "{language:?}");
+    let since = language.since.as_ref().expect("a time").0;
+    assert!(
+        since.duration_since(began).as_secs().abs() <= 30,
+        "since {since}, began {began}"
+    );
+    // An operator that takes over says the same, and counts nothing twice.
+    kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=perennial",
+        "--grace-period=0",
+        "--force",
+    ]);
+    talk.speak_german(0);
+    let over = until(&bed, "watch", "watching again", 3 * MINUTE, |policy| {
+        phase(policy) == Some(Phase::Watching)
+    })
+    .await;
+    let observation = over
+        .status
+        .and_then(|status| status.observation)
+        .expect("it was observed");
+    let answered = talk.end().await;
+    let (seen, sent) = (observation.requests, i64::try_from(answered).expect("few"));
+    println!("{seen} of {sent} requests were observed; {observation:?}");
+    assert!(seen <= sent && seen * 10 >= sent * 7, "{seen} of {sent}");
+    assert_eq!(lives(&bed).await, before, "a policy restarts no pod");
+    let events = kubectl(&["-n", &bed.namespace, "get", "events", "-o", "json"]);
+    for reason in ["BaselineLearned", "DriftConfirmed", "DriftOver", "TargetTaken"] {
+        assert!(events.contains(reason), "no event {reason}");
+    }
+    nothing_of_a_prompt(&bed).await;
+    // All that it remembered goes with it.
+    kubectl(&["-n", &bed.namespace, "delete", "drift", "--all"]);
+    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    let gone = eventually(MINUTE, || async {
+        let labels = ListParams::default().labels("perennial.dev/drift-policy");
+        let left = maps.list(&labels).await.ok()?;
+        left.items.is_empty().then_some(())
+    });
+    assert!(gone.await.is_some(), "ConfigMaps stay behind");
+    bed.remove().await;
+}
+
+/// Looks for the canary in everything that the cluster keeps, logs and tells.
+async fn nothing_of_a_prompt(bed: &Bed) {
+    let mut said = Vec::new();
+    for kinds in [
+        "configmaps,events,drift,llm",
+        "pods,deployments,controllerrevisions,jobs,services",
+    ] {
+        said.push(kubectl(&["-n", &bed.namespace, "get", kinds, "-o", "json"]));
+    }
+    // Bytes in ConfigMaps are base64, which would hide it.
+    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    for map in maps.list(&ListParams::default()).await.expect("they can be listed") {
+        let binary = map.binary_data.into_iter().flatten();
+        said.extend(binary.map(|(_, bytes)| String::from_utf8_lossy(&bytes.0).into_owned()));
+    }
+    said.push(kubectl(&[
+        "-n",
+        &bed.namespace,
+        "logs",
+        "--all-containers",
+        "-l",
+        "perennial.dev/name",
+        "--tail=-1",
+    ]));
+    said.push(kubectl(&[
+        "-n",
+        SYSTEM,
+        "logs",
+        "-l",
+        "app.kubernetes.io/name=perennial",
+        "--tail=-1",
+    ]));
+    for pod in bed
+        .pods()
+        .list(&ListParams::default())
+        .await
+        .expect("they can be listed")
+    {
+        let Some(address) = pod.status.and_then(|status| status.pod_ip) else {
+            continue;
+        };
+        for path in ["metrics", "load", "drift/panes"] {
+            let answer = reqwest::get(format!("http://{address}:9090/{path}"))
+                .await
+                .expect("it answers");
+            said.push(answer.text().await.expect("a text"));
+        }
+    }
+    assert!(said.iter().all(|text| !text.is_empty()), "nothing to look through");
+    assert!(said.iter().all(|text| !text.contains(CANARY)), "a prompt got out");
+}
