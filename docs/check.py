@@ -2,8 +2,9 @@
 """Checks that the documentation fits the code.
 
 Relative links and their anchors lead somewhere; every Reason of crds/src/conditions.rs is named in docs/, and those that
-need somebody have a section in docs/troubleshooting.md; LLMDeployments in code blocks use only fields of the CRD. The last
-needs PyYAML and is left out, with a message, where that is missing. Needs nothing else than Python 3.10.
+need somebody have a section in docs/troubleshooting.md; LLMDeployments and DriftPolicies in code blocks use only fields of
+their CRDs. The last needs PyYAML and is left out, with a message, where that is missing, and for a CRD that was not generated
+yet. Needs nothing else than Python 3.10.
 """
 
 import re
@@ -11,11 +12,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+GROUP = "perennial.dev"
+# Kinds whose objects in code blocks are checked, and their plurals.
+KINDS = {"LLMDeployment": "llmdeployments", "DriftPolicy": "driftpolicies"}
 # Reasons that are stages and states of a normal life: nobody has to act.
 NEEDS_NOBODY = {
-    "AllReplicasReady", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "LoadingWeights", "NoReplicaReady", "Paused", "Resolved",
-    "Resolving", "RevisionServes", "Routable", "ScaledToZero", "Scaling", "Scheduled", "StartingPods", "Suspended",
-    "SwitchingTraffic", "ValidMetricFound", "Verifying", "WarmingUp",
+    "AllReplicasReady", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "Learned", "Learning", "LoadingWeights",
+    "NoReplicaReady", "PanesRead", "Paused", "PolicyActive", "Resolved", "Resolving", "RevisionServes", "Routable", "ScaledToZero",
+    "Scaling", "Scheduled", "StartingPods", "Suspended", "SwitchingTraffic", "ValidMetricFound", "Verifying", "WarmingUp",
+    "WithinBudget",
 }  # fmt: skip
 
 passed = 0
@@ -121,10 +126,16 @@ def check_examples() -> None:
     try:
         import yaml
     except ImportError:
-        print("skipped: fields of LLMDeployments in code blocks: PyYAML is not installed")
+        print("skipped: fields of objects in code blocks: PyYAML is not installed")
         return
-    crd = yaml.safe_load((ROOT / "crds/llmdeployments.perennial.dev.yaml").read_text())
-    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schemas = {}
+    for kind, plural in KINDS.items():
+        file = ROOT / f"crds/{plural}.{GROUP}.yaml"
+        if file.exists():
+            crd = yaml.safe_load(file.read_text())
+            schemas[kind] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        else:
+            print(f"skipped: fields of {kind} in code blocks: {file.relative_to(ROOT)} is not there; run make generate")
     for path in documents():
         for number, block in enumerate(blocks(path.read_text()), start=1):
             shown = f"{path.relative_to(ROOT)}: YAML block {number}"
@@ -135,13 +146,16 @@ def check_examples() -> None:
                 continue
             check(True, "")
             for item in objects:
-                if not isinstance(item, dict) or item.get("kind") != "LLMDeployment" or "spec" not in item:
+                if not isinstance(item, dict) or item.get("kind") not in KINDS or "spec" not in item:
                     continue
-                check(item.get("apiVersion") == f"{crd['spec']['group']}/v1alpha1", f"{shown}: wrong apiVersion")
-                unknown = unknown_fields(item["spec"], schema["properties"]["spec"], "spec")
-                check(not unknown, f"{shown}: not in the CRD: {', '.join(unknown)}")
-                sources = item["spec"].get("model", {}).get("source", {})
-                check(len(sources) == 1, f"{shown}: exactly one source is wanted, not {len(sources)}")
+                kind, spec = item["kind"], item["spec"]
+                check(item.get("apiVersion") == f"{GROUP}/v1alpha1", f"{shown}: wrong apiVersion")
+                if kind in schemas:
+                    unknown = unknown_fields(spec, schemas[kind], "spec")
+                    check(not unknown, f"{shown}: not in the CRD of {kind}: {', '.join(unknown)}")
+                if kind == "LLMDeployment":
+                    sources = spec.get("model", {}).get("source", {})
+                    check(len(sources) == 1, f"{shown}: exactly one source is wanted, not {len(sources)}")
 
 
 def main() -> int:
