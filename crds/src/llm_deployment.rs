@@ -35,6 +35,7 @@ use crate::status::LLMDeploymentStatus;
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.stableRevision"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.summary"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url", priority = 1),
+    printcolumn(name = "Drift", type_ = "string", json_path = ".status.drift.phase", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
 #[cfg_attr(test, kube(cel))]

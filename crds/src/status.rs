@@ -46,6 +46,9 @@ pub struct LLMDeploymentStatus {
     /// What the autoscaler does; absent without `spec.autoscaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
+    /// What the DriftPolicy that watches its traffic says; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftStatus>,
     /// `Ready`, `Available`, `Progressing`, `ModelResolved`, `CapacityAvailable`; `ScalingActive` and `ScalingLimited` with
     /// `spec.autoscaling`; `Reconciling` and `Stalled` when true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -69,6 +72,7 @@ impl Default for LLMDeploymentStatus {
             model: None,
             cold_start: None,
             autoscaling: None,
+            drift: None,
             conditions: Vec::new(),
         }
     }
@@ -136,6 +140,16 @@ pub struct ScalingDecision {
     pub to: i32,
     /// Why: `WaitingRequests 9.1 per replica > 4`.
     pub reason: String,
+}
+
+/// What a DriftPolicy says of an LLMDeployment's traffic.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftStatus {
+    /// Name of the policy.
+    pub policy: String,
+    /// Its phase: `Learning`, `Watching`, `Suspected`, `Drifted` or `Stalled`.
+    pub phase: String,
 }
 
 fn unobserved() -> i64 {

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::autoscaling::board::Board;
 use crate::autoscaling::scaler::{Objects, Scaler};
 use crate::backoff::Backoff;
 use crate::deployment::observe::Indexes;
@@ -30,6 +31,7 @@ use crate::deployment::reconcile::{self, Shell, reconcile};
 use crate::disposition::Disposition;
 use crate::drift::look::Hands;
 use crate::drift::wheel::{Targets, Wheel};
+use crate::drift::words::Words;
 use crate::index::Owner;
 use crate::metrics::Metrics;
 
@@ -117,6 +119,7 @@ pub async fn run(
         by_name(reader.clone()),
         context.shell.indexes.clone(),
         hands,
+        (context.shell.words.clone(), context.shell.board.clone()),
     );
     let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
     applier(
@@ -132,7 +135,13 @@ pub async fn run(
 }
 
 /// Keeps a cache of DriftPolicies and looks at them, until dropped.
-async fn watch_policies(api: Api<DeserializeGuard<DriftPolicy>>, targets: Targets, indexes: Indexes, hands: Hands) {
+async fn watch_policies(
+    api: Api<DeserializeGuard<DriftPolicy>>,
+    targets: Targets,
+    indexes: Indexes,
+    hands: Hands,
+    tell: (Words, Board),
+) {
     let (policies, writer) = reflector::store::<DeserializeGuard<DriftPolicy>>();
     let mut told = false;
     let follow = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff()).for_each(
@@ -156,7 +165,7 @@ async fn watch_policies(api: Api<DeserializeGuard<DriftPolicy>>, targets: Target
             let readable = |policy: Arc<DeserializeGuard<DriftPolicy>>| policy.0.as_ref().ok().cloned().map(Arc::new);
             cache.state().into_iter().filter_map(readable).collect()
         };
-        Wheel::new(Box::new(readable), targets, indexes, hands, metrics)
+        Wheel::new(Box::new(readable), targets, indexes, hands, tell, metrics)
             .run()
             .await;
     };

@@ -22,6 +22,7 @@ use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::Shell;
 use crate::drift::pane_reader::PaneReader;
+use crate::drift::words::Words;
 use crate::lease::{Candidate, Lost, Timing};
 use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
@@ -186,6 +187,7 @@ async fn lead(
                 plain_http_registries: args.plain_http_registries.clone(),
             },
             board,
+            words: Words::default(),
             remembered: Remembered::default(),
         };
         controller::run(

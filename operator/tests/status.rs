@@ -23,6 +23,7 @@ use perennial_operator::deployment::plan::{Observed, Wanted, plan};
 use perennial_operator::deployment::resolve::Resolution;
 use perennial_operator::deployment::revision::FrozenModel;
 use perennial_operator::deployment::status::{View, failed, status};
+use perennial_operator::drift::words::Word;
 
 /// One look: what is seen, and what it is compared with.
 struct Look {
@@ -119,6 +120,7 @@ impl Look {
             progress: self.progress.as_ref(),
             replicas: 2,
             model: Some(&model),
+            drift: Word::NotYet,
             verdict: self.verdict.as_ref(),
         };
         status(&self.old, &view, self.at)

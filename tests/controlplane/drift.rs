@@ -46,16 +46,31 @@ fn a_policy_says_what_it_misses_and_goes_on_when_it_is_there() -> Result<()> {
         let said = says(world, "first", "Observing", "False", "PanesUnavailable").await?;
         ensure!(said.contains("0 of 2 replicas"), "{said}");
         says(world, "first", "Drifted", "False", "Learning").await?;
+        let column = async |expected: Option<(&str, &str)>| {
+            world
+                .until("the target's status says what its policy says", async || {
+                    let drift = world.llm("tiny").await?.status.unwrap_or_default().drift;
+                    let said = drift
+                        .as_ref()
+                        .map(|drift| (drift.policy.as_str(), drift.phase.as_str()));
+                    ensure!(said == expected, "{said:?}");
+                    Ok(())
+                })
+                .await
+        };
+        column(Some(("first", "Learning"))).await?;
         watch(world, "second", "tiny").await?;
         let said = says(world, "second", "Stalled", "True", "TargetTaken").await?;
         ensure!(said.contains("DriftPolicy first"), "{said}");
         // The younger one takes over when the older one goes, and follows its spec.
         world.delete::<DriftPolicy>("first").await?;
         says(world, "second", "Observing", "False", "PanesUnavailable").await?;
+        column(Some(("second", "Learning"))).await?;
         world
             .merge::<DriftPolicy>("second", &json!({"spec": {"targetRef": {"name": "other"}}}))
             .await?;
         says(world, "second", "Ready", "False", "TargetNotFound").await?;
+        column(None).await?;
         world.stays_untouched(std::time::Duration::from_secs(15)).await
     })
 }

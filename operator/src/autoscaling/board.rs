@@ -73,6 +73,11 @@ impl Board {
         self.shared.untold.lock().retain(|owner| is_scaled(owner));
     }
 
+    /// Has an object looked at that has no new word of the autoscaler; one that finds no room is looked at later anyhow.
+    pub fn nudge(&self, owner: &Owner) {
+        let _ = self.nudge.try_send(owner.clone());
+    }
+
     /// Tells the queue of all objects with a new word.
     pub fn tell(&self) {
         self.shared

@@ -27,6 +27,7 @@ use crate::autoscaling::pods;
 use crate::backoff::jittered;
 use crate::disposition::Disposition;
 use crate::drift::pane_reader::PaneReader;
+use crate::drift::words::Words;
 use crate::index::Owner;
 use crate::loading::{LoadingReader, is_running};
 use crate::remember::Remembered;
@@ -91,6 +92,8 @@ pub struct Shell {
     pub environment: Environment,
     /// The autoscaler's last words.
     pub board: Board,
+    /// The drift policies' last words.
+    pub words: Words,
     /// Statuses written but perhaps not yet seen.
     pub remembered: Remembered,
 }
@@ -149,6 +152,7 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
         progress: progress.as_ref(),
         replicas,
         model,
+        drift: shell.words.on(&valid.owner),
         verdict,
     };
     let old = shell.remembered.status(object);

@@ -15,6 +15,7 @@ use super::scaling;
 use super::validate::Validated;
 use crate::autoscaling::board::Verdict;
 use crate::conditions::{Conditions, Statement, statement};
+use crate::drift::words::Word;
 
 /// Everything that a status is made from.
 pub struct View<'a> {
@@ -36,6 +37,8 @@ pub struct View<'a> {
     pub replicas: i32,
     /// The model of the revision that serves, or else of the target.
     pub model: Option<&'a FrozenModel>,
+    /// What the policy says that watches its traffic.
+    pub drift: Word,
     /// The autoscaler's last word.
     pub verdict: Option<&'a Verdict>,
 }
@@ -93,6 +96,11 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
         model: view.model.map(|model| model_status(view.valid, model)),
         cold_start: view.progress.map(|(_, progress)| cold_start(progress)),
         autoscaling: scaling::status(old, view),
+        drift: match &view.drift {
+            Word::NotYet => old.drift.clone(),
+            Word::Unwatched => None,
+            Word::Said(said) => Some(said.clone()),
+        },
         conditions: conditions.new,
     }
 }

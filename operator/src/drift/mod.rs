@@ -12,3 +12,4 @@ pub mod status;
 pub mod target;
 pub mod terms;
 pub mod wheel;
+pub mod words;

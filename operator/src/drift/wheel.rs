@@ -7,11 +7,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use perennial_crds::status::DriftStatus;
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use tokio::time::MissedTickBehavior;
 
 use super::look::{Entry, Hands};
 use super::status::Trouble;
+use super::words::Words;
+use crate::autoscaling::board::Board;
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
 use crate::metrics::Metrics;
@@ -34,6 +37,8 @@ pub struct Wheel {
     targets: Targets,
     indexes: Indexes,
     hands: Hands,
+    words: Words,
+    board: Board,
     metrics: Arc<Metrics>,
     entries: HashMap<Owner, Entry>,
     phases: HashMap<Owner, String>,
@@ -42,8 +47,17 @@ pub struct Wheel {
 impl Wheel {
     /// A wheel that knows nothing yet.
     #[must_use]
-    pub fn new(policies: Policies, targets: Targets, indexes: Indexes, hands: Hands, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        policies: Policies,
+        targets: Targets,
+        indexes: Indexes,
+        hands: Hands,
+        (words, board): (Words, Board),
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
+            words,
+            board,
             policies,
             targets,
             indexes,
@@ -116,7 +130,22 @@ impl Wheel {
                 );
             }
         }
+        self.tell(&present);
         self.count();
+    }
+
+    /// Tells the targets' statuses what their policies say.
+    fn tell(&self, present: &HashMap<Owner, (Arc<DriftPolicy>, Option<Trouble>)>) {
+        let words = present.iter().filter_map(|(owner, (policy, trouble))| {
+            let said = DriftStatus {
+                policy: owner.name.clone(),
+                phase: self.entries.get(owner)?.phase()?,
+            };
+            trouble.is_none().then(|| (target(policy), said))
+        });
+        for changed in self.words.say(words.collect()) {
+            self.board.nudge(&changed);
+        }
     }
 
     /// Keeps the count of policies by phase.
