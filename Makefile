@@ -1,7 +1,7 @@
 # What one does here. Each target calls a script that says more about itself.
 .DEFAULT_GOAL := help
 .PHONY: help setup build images cluster-up cluster-down demo demo-down \
-	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator bench-drift bench-autoscaling fuzz-drift docs
+	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator bench-drift bench-autoscaling bench-observe fuzz-drift docs
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,8 @@ bench-operator: ## 1,000 LLMDeployments against the API server alone
 	@hack/bench-operator.sh
 bench-drift: ## the drift detector beside its peers, on synthetic streams and real texts
 	@hack/bench-drift.sh $(ARGS)
+bench-observe: ## what counting a request for drift costs the server
+	@hack/bench-observe.sh
 bench-autoscaling: ## the autoscaler beside its peers in a simulated world; ARGS="--trace FILE"
 	@hack/bench-autoscaling.sh $(ARGS)
 fuzz-drift: ## mangled panes, baselines and states, for ten minutes

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use http::header::{HeaderValue, USER_AGENT};
@@ -73,6 +73,11 @@ where
                 .as_ref()
                 .map_or("error".to_owned(), |answer| answer.status().as_str().to_owned());
             metrics.request(&code, &method);
+            match &answer {
+                // A proxy before the API server answers 502 to 504 in its place.
+                Ok(answer) if !answer.status().is_server_error() => metrics.outages.answered(Instant::now()),
+                Ok(_) | Err(_) => metrics.outages.failed(Instant::now()),
+            }
             answer
         })
     }

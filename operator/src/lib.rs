@@ -18,5 +18,6 @@ pub mod index;
 pub mod lease;
 pub mod loading;
 pub mod metrics;
+pub mod outage;
 pub mod remember;
 pub mod run;

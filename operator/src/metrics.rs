@@ -10,12 +10,15 @@ use prometheus::{
 };
 
 use crate::autoscaling::scrape::Asked;
+use crate::outage::Outages;
 
 /// Name of the one controller in labels.
 pub const CONTROLLER: &str = "llmdeployment";
 
 /// All metrics of one operator.
 pub struct Metrics {
+    /// Outages of the API server, as its answers show them.
+    pub outages: Outages,
     registry: Registry,
     reconciles: IntCounterVec,
     errors: IntCounterVec,
@@ -155,6 +158,7 @@ impl Metrics {
                 &["result"],
             )?,
             panes_lost,
+            outages: Outages::default(),
             scrape_seconds,
             oldest_load,
             seconds,

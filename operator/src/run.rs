@@ -188,6 +188,7 @@ async fn lead(
             },
             board,
             words: Words::default(),
+            outages: metrics.outages.clone(),
             remembered: Remembered::default(),
         };
         controller::run(

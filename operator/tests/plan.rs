@@ -157,6 +157,19 @@ fn a_new_revision_comes_up_beside_the_old_and_takes_over() {
             look_again: Some(1),
         },
         Case {
+            what: "every endpoint is new, but the API server was away and not every node has heard of it",
+            seen: cluster(Some("b"), [("a", old()), ("b", known().running(60, 2, 2))]),
+            wanted: Wanted {
+                nodes_may_lag: Duration::from_secs(40),
+                ..wanted(Some("b"), 2)
+            },
+            phase: Phase::Draining,
+            stable: Some("b"),
+            deployments: &[("a", 2), ("b", 2)],
+            remove: &[],
+            look_again: Some(1),
+        },
+        Case {
             what: "every endpoint is new: the old Deployment goes",
             seen: cluster(Some("b"), [("a", old()), ("b", known().running(60, 2, 2))]),
             wanted: wanted(Some("b"), 2),

@@ -44,8 +44,9 @@ fn any_observed() -> impl Strategy<Value = Observed> {
 fn any_wanted() -> impl Strategy<Value = Wanted> {
     let target = proptest::option::weighted(0.9, prop::sample::select(vec!["a", "b", "c"]));
     let retry = proptest::option::of(Just("1".to_owned()));
-    (target, 0_i32..4, any::<bool>(), retry).prop_map(|(target, replicas, paused, retry)| Wanted {
+    (target, 0_i32..4, any::<bool>(), retry, 0_u64..3).prop_map(|(target, replicas, paused, retry, lag)| Wanted {
         paused,
+        nodes_may_lag: std::time::Duration::from_secs(lag),
         retry,
         ..wanted(target, replicas)
     })

@@ -233,12 +233,12 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     let before = lives(&bed).await;
     let talk = Talk::start(&bed.url("model").await);
     apply(&bed, "watch").await;
-    apply(&bed, "second").await;
     until(&bed, "watch", "learning", MINUTE, |policy| {
         let baseline = policy.status.as_ref().and_then(|status| status.baseline.as_ref());
         baseline.is_some_and(|baseline| baseline.learned_percent > 20) && says(policy, "Observing", "True", "PanesRead")
     })
     .await;
+    apply(&bed, "second").await;
     until(&bed, "second", "turned away", MINUTE, |policy| {
         says(policy, "Stalled", "True", "TargetTaken")
     })
@@ -287,11 +287,10 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
         .find(|signal| signal.name == "Language")
         .expect("it is watched");
     assert!(language.moved && language.matters, "{language:?}");
+    // A change of shape is dated in blocks of up to 64 panes, here of two seconds.
     let since = language.since.as_ref().expect("a time").0;
-    assert!(
-        since.duration_since(began).as_secs().abs() <= 30,
-        "since {since}, began {began}"
-    );
+    let early = began.duration_since(since).as_secs();
+    assert!((-20..=130).contains(&early), "since {since}, began {began}");
     // An operator that takes over says the same, and counts nothing twice.
     kubectl(&[
         "-n",

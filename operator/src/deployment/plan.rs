@@ -57,6 +57,8 @@ pub struct Wanted {
     pub paused: bool,
     /// Time for a new revision to get ready.
     pub progress_deadline: Duration,
+    /// For how long nodes may not have heard of changes, because the API server was away.
+    pub nodes_may_lag: Duration,
     /// Value of the retry annotation.
     pub retry: Option<String>,
     /// The time.
@@ -228,8 +230,9 @@ fn settle(observed: &Observed, wanted: &Wanted, target: &str) -> Plan {
         .filter(|(name, known)| name.as_str() != target && known.running.is_some())
         .map(|(name, _)| name)
         .collect();
-    // Requests may still arrive at the old pods until every endpoint is the target's.
-    let drained = observed.endpoints_moved || wanted.replicas == 0 || ready(observed, target) == 0;
+    // Requests may still arrive at the old pods until every endpoint is the target's, and every node has heard of it.
+    let moved = observed.endpoints_moved && wanted.nodes_may_lag.is_zero();
+    let drained = moved || wanted.replicas == 0 || ready(observed, target) == 0;
     let phase = match (others.is_empty(), drained) {
         (true, _) | (_, true) if ready(observed, target) < wanted.replicas => introducing(observed, wanted, target),
         (true, _) => Phase::Settled,

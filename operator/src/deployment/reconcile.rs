@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -30,6 +30,7 @@ use crate::drift::pane_reader::PaneReader;
 use crate::drift::words::Words;
 use crate::index::Owner;
 use crate::loading::{LoadingReader, is_running};
+use crate::outage::Outages;
 use crate::remember::Remembered;
 
 /// A look at every object this often, in case a watch missed something.
@@ -92,6 +93,8 @@ pub struct Shell {
     pub environment: Environment,
     /// The autoscaler's last words.
     pub board: Board,
+    /// Whether the API server was away.
+    pub outages: Outages,
     /// The drift policies' last words.
     pub words: Words,
     /// Statuses written but perhaps not yet seen.
@@ -133,7 +136,7 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
     let pods: Vec<&Pod> = children.pods.iter().map(AsRef::as_ref).collect();
     let progress = shell.loading.newest(&pods).await;
     let now = Timestamp::now();
-    let decision = decide(&valid, &children, &shell.environment, now);
+    let decision = decide(&valid, &children, shell, now);
     let finding = finding(&valid, &children, &decision);
     let verdict = verdict.as_deref();
     if let Some(verdict) = verdict {
@@ -227,12 +230,12 @@ async fn mark_first_to_go(
     Ok(())
 }
 
-fn decide(valid: &Validated, children: &Children, environment: &Environment, now: Timestamp) -> Decision {
+fn decide(valid: &Validated, children: &Children, shell: &Shell, now: Timestamp) -> Decision {
     let jobs: Vec<_> = children.current.jobs.iter().map(AsRef::as_ref).collect();
     let pods: Vec<_> = children.pods.iter().map(AsRef::as_ref).collect();
     let resolution = resolution(valid, &children.revisions, &jobs, &pods, now);
     let target = match &resolution {
-        Resolution::Known(model) => Some(target(valid, children, environment, model)),
+        Resolution::Known(model) => Some(target(valid, children, &shell.environment, model)),
         _ => None,
     };
     let observed = children.observed(&valid.owner);
@@ -241,6 +244,7 @@ fn decide(valid: &Validated, children: &Children, environment: &Environment, now
         replicas: valid.replicas,
         paused: valid.paused,
         progress_deadline: Duration::from_secs(u64::try_from(valid.progress_deadline_seconds).unwrap_or(0)),
+        nodes_may_lag: shell.outages.nodes_may_lag(Instant::now()),
         retry: valid.retry.clone(),
         now,
     };

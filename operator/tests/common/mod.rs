@@ -205,6 +205,7 @@ pub fn wanted(target: Option<&str>, replicas: i32) -> Wanted {
         replicas,
         paused: false,
         progress_deadline: std::time::Duration::from_secs(100),
+        nodes_may_lag: std::time::Duration::ZERO,
         retry: None,
         now: now(),
     }
