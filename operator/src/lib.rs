@@ -19,5 +19,6 @@ pub mod lease;
 pub mod loading;
 pub mod metrics;
 pub mod outage;
+pub mod pod_http;
 pub mod remember;
 pub mod run;

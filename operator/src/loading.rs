@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use perennial_crds::serving::{LOADING_PATH, LoadingProgress, METRICS_PORT};
+use perennial_crds::serving::{LOADING_PATH, LoadingProgress};
 
 use crate::deployment::diagnose;
+use crate::pod_http;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Progress is a few hundred bytes; whatever is longer comes from something else than our server.
@@ -24,11 +25,7 @@ impl LoadingReader {
     /// # Errors
     /// If the TLS library cannot be set up.
     pub fn new() -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+        let http = pod_http::client(TIMEOUT)?;
         Ok(Self { http })
     }
 
@@ -43,17 +40,8 @@ impl LoadingReader {
     }
 
     async fn read(&self, address: &str) -> Option<LoadingProgress> {
-        let host = if address.contains(':') {
-            format!("[{address}]")
-        } else {
-            address.to_owned()
-        };
-        let mut answer = self
-            .http
-            .get(format!("http://{host}:{METRICS_PORT}{LOADING_PATH}"))
-            .send()
-            .await
-            .ok()?;
+        let url = pod_http::url(address.parse().ok()?, LOADING_PATH);
+        let mut answer = self.http.get(url).send().await.ok()?;
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.ok()? {
             body.extend_from_slice(&chunk);

@@ -55,6 +55,22 @@ pub fn kubectl(arguments: &[&str]) -> String {
     run("kubectl", arguments).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Kills all operators at once, without a word: whoever leads is among them.
+pub fn kill_operators() {
+    let all = "app.kubernetes.io/name=perennial";
+    kubectl(&[
+        "-n",
+        SYSTEM,
+        "delete",
+        "pods",
+        "-l",
+        all,
+        "--grace-period=0",
+        "--force",
+        "--wait=false",
+    ]);
+}
+
 /// The part of the cluster that is to stop or start.
 pub fn component(verb: &str, name: &str) {
     run("testcluster", &["component", verb, name]).unwrap_or_else(|error| panic!("{error}"));

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::cluster::{Bed, SYSTEM, eventually, kubectl, simulated};
+use super::cluster::{Bed, SYSTEM, eventually, kill_operators, kubectl, simulated};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A word in every prompt that must be found nowhere else.
@@ -244,16 +244,7 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     })
     .await;
     // What was learned so far survives the operators.
-    kubectl(&[
-        "-n",
-        SYSTEM,
-        "delete",
-        "pods",
-        "-l",
-        "app.kubernetes.io/name=perennial",
-        "--grace-period=0",
-        "--force",
-    ]);
+    kill_operators();
     let watching = until(&bed, "watch", "watching", 3 * MINUTE, |policy| {
         phase(policy) == Some(Phase::Watching)
     })
@@ -292,16 +283,7 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     let early = began.duration_since(since).as_secs();
     assert!((-20..=130).contains(&early), "since {since}, began {began}");
     // An operator that takes over says the same, and counts nothing twice.
-    kubectl(&[
-        "-n",
-        SYSTEM,
-        "delete",
-        "pods",
-        "-l",
-        "app.kubernetes.io/name=perennial",
-        "--grace-period=0",
-        "--force",
-    ]);
+    kill_operators();
     talk.speak_german(0);
     let over = until(&bed, "watch", "watching again", 3 * MINUTE, |policy| {
         phase(policy) == Some(Phase::Watching)

@@ -9,7 +9,7 @@ use perennial_tests::seed::Random;
 use serde_json::{Value, json};
 
 use super::clients::Clients;
-use super::cluster::{Bed, SYSTEM, component, condition, eventually, kubectl, model_reference, run, simulated};
+use super::cluster::{Bed, component, condition, eventually, kill_operators, kubectl, model_reference, run, simulated};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -265,17 +265,7 @@ async fn replicas_never_fall_when_the_leader_is_killed_or_the_api_server_is_away
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(random.below(5_000))).await;
         // Whoever leads is among them; the other one takes over.
-        kubectl(&[
-            "-n",
-            SYSTEM,
-            "delete",
-            "pods",
-            "-l",
-            "app.kubernetes.io/name=perennial",
-            "--grace-period=0",
-            "--force",
-            "--wait=false",
-        ]);
+        kill_operators();
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
             let now = desired(&bed.llms().get("model").await.expect("it is there"));

@@ -5,26 +5,25 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use perennial_crds::drift_policy::DriftPolicyStatus;
-use perennial_crds::serving::{Observation, PanesPage};
+use perennial_crds::serving::Observation;
 use perennial_crds::{DriftPolicy, LEARN_AGAIN_ANNOTATION, LLMDeployment};
-use perennial_drift::observe::{Assembler, Interval};
-use perennial_drift::pane::Pane;
-use perennial_drift::pane::key::{PaneKey, RING, Source};
+use perennial_drift::observe::Assembler;
+use perennial_drift::pane::key::{RING, Source};
 use perennial_drift::pane::layout::Layout;
 use perennial_drift::policy::Policy;
 use tokio::sync::Semaphore;
 
+use super::heard::{Answer, accept, fill, hearing, layout};
 use super::memory::{Changes, Memory, Stage};
-use super::pane_reader::{PaneReader, ReadError};
+use super::notice;
+use super::pane_reader::PaneReader;
 use super::status::{Hearing, Trouble, View, status};
+use super::store::{forget, load, store};
 use super::target::{Replica, Target, target};
 use super::terms::{self, About};
-use super::{notice, record};
 use crate::apply::{self, Writer};
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
@@ -34,8 +33,6 @@ use crate::metrics::Metrics;
 const STORE_RETRY: i64 = 10;
 /// Seconds until a target without replicas, or none at all, is looked at again.
 const IDLE: i64 = 5;
-/// Clocks that differ by less than this many seconds are the same, however short panes are.
-const SAME_CLOCK: i64 = 2;
 
 /// What a look works with.
 pub struct Hands {
@@ -79,16 +76,6 @@ pub struct Entry {
     hearing: Hearing,
     trouble: Option<Trouble>,
     written: Option<DriftPolicyStatus>,
-}
-
-/// What a replica said.
-enum Answer {
-    /// Its panes; `whole` if all that it keeps were asked for.
-    Page { page: PanesPage, whole: bool },
-    /// It has just been told how to observe.
-    Told,
-    /// Nothing.
-    Failed(ReadError),
 }
 
 impl Entry {
@@ -434,86 +421,6 @@ fn fingerprint(policy: &DriftPolicy) -> (Option<i64>, Option<String>) {
     )
 }
 
-fn layout(answer: &Answer) -> Option<u64> {
-    match answer {
-        Answer::Page { page, .. } => u64::from_str_radix(&page.layout, 16).ok(),
-        Answer::Told | Answer::Failed(_) => None,
-    }
-}
-
-/// How well the replicas that answer clients are heard.
-fn hearing(answers: &[(&Replica, Answer)], layouts: usize, now: i64, pane_seconds: u32) -> Hearing {
-    let ready: Vec<&Answer> = answers
-        .iter()
-        .filter(|(replica, _)| replica.ready)
-        .map(|(_, answer)| answer)
-        .collect();
-    if ready.is_empty() {
-        return Hearing::NoReplica;
-    }
-    if layouts > 1 {
-        return Hearing::Incompatible;
-    }
-    let failed = ready.iter().find_map(|answer| match answer {
-        Answer::Failed(error) => Some(error.to_string()),
-        _ => None,
-    });
-    if let Some(why) = failed {
-        let heard = ready
-            .iter()
-            .filter(|answer| !matches!(answer, Answer::Failed(_)))
-            .count();
-        return Hearing::Partly(heard, ready.len(), why);
-    }
-    let skew = ready.iter().filter_map(|answer| match answer {
-        Answer::Page { page, .. } => Some(page.now - now),
-        _ => None,
-    });
-    let tolerated = i64::from(pane_seconds / 2).max(SAME_CLOCK);
-    match skew.max_by_key(|skew| skew.abs()) {
-        Some(skew) if skew.abs() > tolerated => Hearing::Skewed(skew),
-        _ => Hearing::All(ready.len()),
-    }
-}
-
-/// Hands the panes of a page to the assembler.
-fn accept(assembler: &mut Assembler, layout: &Layout, replica: &Replica, page: &PanesPage, now: i64) {
-    let source = Source {
-        pod: replica.uid.clone(),
-        boot: page.boot_id.clone(),
-    };
-    for record in &page.panes {
-        // Panes from before this reader began were looked at by the one before it, or are counted as a gap.
-        if record.start < assembler.closed_until() && assembler.last_of(&source).is_none() {
-            continue;
-        }
-        let pane = STANDARD
-            .decode(&record.bytes)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| Pane::decode(layout, &bytes).map_err(|error| error.to_string()));
-        let key = PaneKey {
-            source: source.clone(),
-            sequence: record.sequence,
-        };
-        let outcome = pane.and_then(|pane| assembler.accept(key, &pane, now).map_err(|error| error.to_string()));
-        if let Err(why) = outcome {
-            tracing::warn!(
-                pod = replica.uid,
-                sequence = record.sequence,
-                why,
-                "A pane was left out."
-            );
-        }
-    }
-}
-
-/// A time without panes is a time without requests where replicas were heard all the time.
-fn fill(interval: &mut Interval, covered_from: i64, layout: &Layout, seconds: u32) {
-    if interval.pane.is_none() && interval.start >= covered_from {
-        interval.pane = Some(Pane::new(layout, interval.start, seconds));
-    }
-}
-
 /// Keeps what an older status knows of the memory.
 fn keep(new: &mut DriftPolicyStatus, old: &DriftPolicyStatus) {
     new.phase = old.phase.or(new.phase);
@@ -533,98 +440,4 @@ fn keep(new: &mut DriftPolicyStatus, old: &DriftPolicyStatus) {
             after.observed_generation = generation;
         }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn trouble(error: apply::Error) -> Trouble {
-    Trouble::Store(error.to_string())
-}
-
-/// What is stored of a policy; nothing if there is nothing, or nothing that can be used.
-async fn load(owner: &Owner, policy: &DriftPolicy, hands: &Hands) -> Result<Option<Memory>, Trouble> {
-    let mut like = k8s_openapi::api::core::v1::ConfigMap::default();
-    like.metadata.name = Some(record::evidence_name(&owner.name));
-    like.metadata.owner_references = kube::Resource::controller_owner_ref(policy, &()).map(|owner| vec![owner]);
-    let Some(evidence) = hands.writer.config_map(owner, &like).await.map_err(trouble)? else {
-        return Ok(None);
-    };
-    let read = async {
-        let names = match record::baseline_names(&owner.name, &evidence) {
-            Ok(names) => names,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (mut panes, mut baseline) = (Vec::new(), Vec::new());
-        if names.is_empty() {
-            let labels = record::panes_selector(&owner.name);
-            panes = hands.writer.config_maps(owner, &like, &labels).await?;
-        }
-        for name in names {
-            like.metadata.name = Some(name);
-            baseline.extend(hands.writer.config_map(owner, &like).await?);
-        }
-        Ok(record::read(&owner.name, &evidence, &panes, &baseline))
-    };
-    match read.await.map_err(trouble)? {
-        Ok(memory) => Ok(Some(memory)),
-        Err(error) => {
-            tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "A new baseline is learned.");
-            forget(owner, policy, hands).await?;
-            Ok(None)
-        }
-    }
-}
-
-/// Stores what has changed, the evidence last: what it names is there by then.
-async fn store(
-    owner: &Owner,
-    policy: &DriftPolicy,
-    memory: &Memory,
-    changes: &Changes,
-    hands: &Hands,
-) -> Result<(), Trouble> {
-    let unwritable = |error: perennial_drift::envelope::EnvelopeError| Trouble::Store(error.to_string());
-    let mut kept = vec![record::evidence_name(&owner.name)];
-    match &memory.stage {
-        Stage::Learning(panes) => {
-            for map in record::panes(policy, &memory.about, panes, &changes.collected) {
-                hands.writer.keep(owner, &map).await.map_err(trouble)?;
-            }
-        }
-        Stage::Watching(watching) if changes.frozen => {
-            for map in record::baseline(policy, watching).map_err(unwritable)? {
-                kept.push(map.name_any());
-                hands.writer.keep(owner, &map).await.map_err(trouble)?;
-            }
-        }
-        Stage::Watching(_) => {}
-    }
-    let evidence = record::evidence(policy, memory).map_err(unwritable)?;
-    hands.writer.keep(owner, &evidence).await.map_err(trouble)?;
-    if changes.frozen {
-        drop_all_but(owner, policy, &kept, hands).await?;
-    } else if let Stage::Learning(panes) = &memory.stage {
-        for name in record::emptied(&owner.name, &memory.about, panes, &changes.dropped) {
-            hands.writer.drop_map(owner, &name).await.map_err(trouble)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes everything that is stored of a policy.
-async fn forget(owner: &Owner, policy: &DriftPolicy, hands: &Hands) -> Result<(), Trouble> {
-    // The evidence first: the rest means nothing without it.
-    let evidence = record::evidence_name(&owner.name);
-    hands.writer.drop_map(owner, &evidence).await.map_err(trouble)?;
-    drop_all_but(owner, policy, &[], hands).await
-}
-
-async fn drop_all_but(owner: &Owner, policy: &DriftPolicy, kept: &[String], hands: &Hands) -> Result<(), Trouble> {
-    let mut like = k8s_openapi::api::core::v1::ConfigMap::default();
-    like.metadata.owner_references = kube::Resource::controller_owner_ref(policy, &()).map(|owner| vec![owner]);
-    let labels = record::selector(&owner.name);
-    let found = hands.writer.config_maps(owner, &like, &labels).await.map_err(trouble)?;
-    for map in found.iter().filter(|map| !kept.contains(&map.name_any())) {
-        hands.writer.drop_map(owner, &map.name_any()).await.map_err(trouble)?;
-    }
-    Ok(())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use perennial_crds::serving::{METRICS_PORT, Observation, PANES_PATH, PANES_VERSION, PanesPage};
 use thiserror::Error;
 
+use crate::pod_http;
+
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// 64 panes of 32 KiB in base64, with room to spare; whatever is longer comes from something else than our server.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
@@ -48,11 +50,7 @@ impl PaneReader {
     /// # Errors
     /// If the TLS library cannot be set up.
     pub fn new() -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+        let http = pod_http::client(TIMEOUT)?;
         Ok(Self { http })
     }
 
@@ -61,7 +59,7 @@ impl PaneReader {
     /// # Errors
     /// [`ReadError`].
     pub async fn read(&self, address: IpAddr, after: Option<u64>) -> Result<PanesPage, ReadError> {
-        let mut url = url(address);
+        let mut url = pod_http::url(address, PANES_PATH);
         if let Some(after) = after {
             url.push_str(&format!("?after={after}"));
         }
@@ -90,18 +88,16 @@ impl PaneReader {
     /// # Errors
     /// [`ReadError`].
     pub async fn observe(&self, address: IpAddr, observation: Observation) -> Result<(), ReadError> {
-        let answer = self.http.put(url(address)).json(&observation).send().await?;
+        let answer = self
+            .http
+            .put(pod_http::url(address, PANES_PATH))
+            .json(&observation)
+            .send()
+            .await?;
         if answer.status().is_success() {
             Ok(())
         } else {
             Err(ReadError::Status(answer.status()))
         }
-    }
-}
-
-fn url(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("http://{address}:{METRICS_PORT}{PANES_PATH}"),
-        IpAddr::V6(address) => format!("http://[{address}]:{METRICS_PORT}{PANES_PATH}"),
     }
 }
