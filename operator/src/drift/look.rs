@@ -165,7 +165,7 @@ impl Entry {
         self.say(owner, policy, &terms, hands, now).await;
     }
 
-    /// Forgets everything that is stored, too.
+    /// Lets go of everything; it is read again from what is stored.
     fn let_go(&mut self) {
         self.loaded = false;
         self.memory = None;
