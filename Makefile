@@ -1,6 +1,6 @@
 # What one does here. Each target calls a script that says more about itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup build images cluster-up cluster-down demo demo-down \
+.PHONY: help setup build images cluster-up cluster-down demo demo-drift demo-down \
 	test test-fast test-e2e test-long fmt lint generate check-generated bench-operator bench-drift bench-autoscaling bench-observe fuzz-drift docs
 
 help: ## show this
@@ -15,6 +15,8 @@ images: ## pack them into OCI images in target/images; ARGS="--push REGISTRY" pu
 
 demo: ## from nothing to a model that answers, on this machine
 	@hack/demo.sh
+demo-drift: ## a model that gets better by itself when what users ask changes; ARGS=--control without a change
+	@hack/demo-drift.sh $(ARGS)
 demo-down: ## end the demo
 	@hack/demo-down.sh
 cluster-up: ## start the test cluster with Perennial in it

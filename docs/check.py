@@ -17,8 +17,8 @@ GROUP = "perennial.dev"
 KINDS = {"LLMDeployment": "llmdeployments", "DriftPolicy": "driftpolicies"}
 # Reasons that are stages and states of a normal life: nobody has to act.
 NEEDS_NOBODY = {
-    "AllReplicasReady", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "Learned", "Learning", "LoadingWeights",
-    "NoReplicaReady", "PanesRead", "Paused", "PolicyActive", "Resolved", "Resolving", "RevisionServes", "Routable", "ScaledToZero",
+    "AlertOnly", "AllReplicasReady", "CollectorReady", "CoolingDown", "CycleRunning", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "Learned", "Learning", "LoadingWeights",
+    "NoCandidate", "NoDrift", "NoReplicaReady", "PanesRead", "Paused", "PolicyActive", "Resolved", "Resolving", "RevisionServes", "RollingOut", "Routable", "ScaledToZero",
     "Scaling", "Scheduled", "StartingPods", "Suspended", "SwitchingTraffic", "ValidMetricFound", "Verifying", "WarmingUp",
     "WithinBudget",
 }  # fmt: skip

@@ -54,7 +54,7 @@ if current && [ -z "${DEMO_REGISTRY:-}" ]; then
 fi
 hack/cluster-build.sh
 
-heading "Build the operator and the server, and pack them into images"
+heading "Build the operator, the server and the trainer, and pack them into images"
 hack/images.sh
 
 heading "Start a Kubernetes cluster"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the operator and the server and packs them into images: no container engine, no base image, no
+# Builds the operator, the server and the trainer and packs them into images: no container engine, no base image, no
 # shell; non-root; the program, the shared libraries it needs and the certificate authorities of
 # this machine. The same sources, compiler and libraries give the same bytes.
 #
 #   hack/images.sh                    OCI archives in target/images, which docker load takes, too
 #   hack/images.sh --load             also into the node of the test cluster
-#   hack/images.sh --push REGISTRY    also to REGISTRY/perennial-{operator,server}:VERSION
+#   hack/images.sh --push REGISTRY    also to REGISTRY/perennial-{operator,server,trainer}:VERSION
 #                                     (credentials: those of docker login; --plain-http: without TLS)
 #   hack/images.sh --no-build ...     packs the binaries as they are
 source "$(dirname "$0")/lib.sh"
@@ -67,3 +67,4 @@ pack() {
 
 pack perennial-operator "Kubernetes operator for language models" 8081
 pack perennial-server "Inference server with the OpenAI API" 8080 9090
+pack perennial-trainer "Collector of requests, and the default Jobs of a retraining cycle" 9091

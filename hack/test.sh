@@ -129,7 +129,7 @@ rust_tier() {
 }
 
 if wanted T0; then
-	rust_tier "T0 T1 without cluster" '^(crds|drift|engine|loader|operator|server) |^tests perennial_tests$'
+	rust_tier "T0 T1 without cluster" '^(autoscaler|crds|drift|engine|loader|operator|server|trainer) |^tests perennial_tests$'
 fi
 if wanted go; then run "test cluster" go_tests; fi
 if wanted charts; then

@@ -23,12 +23,18 @@ pub enum ConditionType {
     ScalingActive,
     /// More replicas are needed than there may be or can be; present only with `spec.autoscaling`.
     ScalingLimited,
+    /// Prompts and answers are kept; present only with the level `Payload` of `spec.capture`.
+    Capturing,
     /// A DriftPolicy hears of its target's traffic.
     Observing,
     /// There is something that traffic can be compared with.
     BaselineReady,
     /// The traffic has changed, and the change matters.
     Drifted,
+    /// A drift is not answered by retraining, and why; present only with `spec.retraining`.
+    RetrainingBlocked,
+    /// A better model waits for somebody, or is on its way; present only with `spec.retraining`.
+    CandidateAvailable,
     /// Work is under way; present only when true (kstatus).
     Reconciling,
     /// Nothing more happens until somebody acts; present only when true (kstatus).
@@ -109,6 +115,12 @@ reasons! {
     TooManyReplicas,
     /// The load needs more at once than `behavior.scaleUp` allows.
     ScaleUpLimit,
+    /// The collector takes records.
+    CollectorReady,
+    /// The collector does not take records.
+    CollectorNotReady,
+    /// The serving pods cannot be told what to keep, or there can be no collector.
+    CaptureUnavailable,
     /// The policy does what it asks for.
     PolicyActive,
     /// The LLMDeployment that the policy names is not there.
@@ -141,6 +153,38 @@ reasons! {
     SingleSource,
     /// Answers have changed; without probes nobody can tell the model from the service.
     Undetermined,
+    /// There is nothing to retrain for.
+    NoDrift,
+    /// A cycle is under way.
+    CycleRunning,
+    /// The response to this cause is to say so.
+    AlertOnly,
+    /// The last cycle is not long enough ago.
+    CoolingDown,
+    /// As many cycles as are allowed were begun.
+    CycleLimit,
+    /// As many GPU seconds as are allowed were used.
+    GPUSecondsLimit,
+    /// Too many cycles in a row brought nothing better.
+    NoProgress,
+    /// The target keeps no records to train on.
+    CaptureOff,
+    /// The target ignores learned models.
+    LearnedIgnored,
+    /// The target is being rolled out, or its model is not known by a digest.
+    TargetNotSettled,
+    /// There are too few records to train on or to judge by.
+    DataInsufficient,
+    /// A Job waits for room.
+    Queued,
+    /// The Job template cannot be used.
+    JobTemplateInvalid,
+    /// A candidate passed and waits for a person.
+    Proposed,
+    /// A candidate is being rolled out.
+    RollingOut,
+    /// There is no candidate.
+    NoCandidate,
     /// The object contradicts itself or the cluster refuses what was rendered from it.
     InvalidSpec,
     /// A Service, Deployment or the like of that name belongs to somebody else.

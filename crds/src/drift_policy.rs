@@ -5,6 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::retraining::{
+    CycleStatus, FinishedCycle, GateSpec, HistorySpec, PromotionSpec, ResponsesSpec, RetrainingSpec,
+};
+
 /// Most panes that a baseline is learned from.
 pub const MAX_BASELINE_PANES: u32 = 2048;
 
@@ -27,6 +31,7 @@ pub const MAX_BASELINE_PANES: u32 = 2048;
     printcolumn(name = "State", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Top-Signal", type_ = "string", json_path = ".status.topSignal"),
     printcolumn(name = "Since", type_ = "date", json_path = ".status.phaseSince"),
+    printcolumn(name = "Cycle", type_ = "string", json_path = ".status.cycle.id"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.cause", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
 )]
@@ -45,6 +50,9 @@ pub const MAX_BASELINE_PANES: u32 = 2048;
 pub struct DriftPolicySpec {
     /// The LLMDeployment that is watched.
     pub target_ref: TargetRef,
+    /// Do nothing about a drift but say so. Watching goes on; a cycle that is under way stops where it is.
+    #[serde(default)]
+    pub suspend: bool,
     /// How traffic is counted.
     #[serde(default)]
     pub observation: ObservationSpec,
@@ -69,6 +77,21 @@ pub struct DriftPolicySpec {
     #[serde(default = "default_confirm")]
     #[schemars(range(min = 0, max = 2_592_000))]
     pub confirm_seconds: u32,
+    /// What is done about each cause.
+    #[serde(default)]
+    pub responses: ResponsesSpec,
+    /// How a better model is looked for. Absent: the policy watches and says what it sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retraining: Option<RetrainingSpec>,
+    /// How a candidate is judged.
+    #[serde(default)]
+    pub gate: GateSpec,
+    /// What becomes of a candidate that passed.
+    #[serde(default)]
+    pub promotion: PromotionSpec,
+    /// Finished cycles.
+    #[serde(default)]
+    pub history: HistorySpec,
 }
 
 /// An LLMDeployment in the same namespace.
@@ -274,7 +297,22 @@ pub struct DriftPolicyStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(max = 16))]
     pub signals: Vec<SignalStatus>,
-    /// `Ready`, `Observing`, `BaselineReady`, `Drifted`; `Stalled` when true.
+    /// The cycle that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<CycleStatus>,
+    /// Finished cycles, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    #[schemars(length(max = 10))]
+    pub cycles: Vec<FinishedCycle>,
+    /// Until then no cycle begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown_until: Option<Time>,
+    /// Cycles in a row that brought nothing better.
+    #[serde(default)]
+    pub unpromoted_in_a_row: i32,
+    /// `Ready`, `Observing`, `BaselineReady`, `Drifted`; with `spec.retraining` also `RetrainingBlocked` and
+    /// `CandidateAvailable`; `Stalled` when true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 8))]
@@ -292,6 +330,16 @@ pub enum Phase {
     Suspected,
     /// It is not, and it matters.
     Drifted,
+    /// What a better model is trained on and judged by is being frozen.
+    Preparing,
+    /// It is being trained.
+    Retraining,
+    /// It is being judged.
+    Evaluating,
+    /// It is better, and waits for a person.
+    Proposed,
+    /// It is being rolled out.
+    RollingOut,
     /// Nothing happens until somebody acts.
     Stalled,
 }
@@ -411,6 +459,10 @@ impl Default for DriftPolicyStatus {
             observation: None,
             evidence: None,
             signals: Vec::new(),
+            cycle: None,
+            cycles: Vec::new(),
+            cooldown_until: None,
+            unpromoted_in_a_row: 0,
             conditions: Vec::new(),
         }
     }

@@ -3,6 +3,8 @@
 //! Everything here is data: no client, no I/O, no clock. The generated YAML lies at the top level of this folder.
 
 pub mod autoscaling;
+pub mod capture;
+pub mod capture_spec;
 pub mod conditions;
 pub mod drift_policy;
 #[cfg(test)]
@@ -13,6 +15,8 @@ pub mod llm_deployment;
 mod llm_deployment_tests;
 pub mod quantity;
 pub mod reference;
+pub mod retrain;
+pub mod retraining;
 pub mod serving;
 pub mod status;
 
@@ -30,5 +34,7 @@ pub const REVISION_LABEL: &str = "perennial.dev/revision";
 pub const RESOLVE_AGAIN_ANNOTATION: &str = "perennial.dev/resolve-again";
 /// Label on every ConfigMap of a DriftPolicy: the policy's name.
 pub const POLICY_LABEL: &str = "perennial.dev/drift-policy";
+/// Label on a ControllerRevision that holds a learned model and where it comes from, not a revision of pods.
+pub const LEARNED_LABEL: &str = "perennial.dev/learned";
 /// Annotation on a DriftPolicy: any new value forgets the baseline and learns a new one.
 pub const LEARN_AGAIN_ANNOTATION: &str = "perennial.dev/learn-again";

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaling::AutoscalingSpec;
+use crate::capture_spec::CaptureSpec;
 use crate::quantity::Quantity;
 use crate::status::LLMDeploymentStatus;
 
@@ -63,6 +64,9 @@ pub struct LLMDeploymentSpec {
     /// Grow and shrink with the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
+    /// What of requests is kept: counts for DriftPolicies, prompts and answers to train on, or nothing. Absent: counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureSpec>,
     /// How a change is rolled out.
     #[serde(default)]
     pub rollout: RolloutSpec,
@@ -104,6 +108,19 @@ pub struct ModelSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 16_777_216))]
     pub max_context_tokens: Option<u32>,
+    /// Whether a model that a DriftPolicy learned from this one, and found better, serves in its place.
+    #[serde(default)]
+    pub learned: Learned,
+}
+
+/// Whether a learned model serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Learned {
+    /// It does, as long as it was learned from the very model of the spec.
+    #[default]
+    Follow,
+    /// It does not.
+    Ignore,
 }
 
 /// Where a model comes from; exactly one.

@@ -100,6 +100,39 @@ fn a_path_stays_in_its_volume() {
 }
 
 #[test]
+fn prompts_and_answers_are_kept_on_a_volume() {
+    let capture = |capture: Value| json!({"model": {"source": hub()}, "capture": capture});
+    let storage = json!({"persistentVolumeClaim": {"claimName": "records"}});
+    for level in ["None", "Features"] {
+        accepts(&capture(json!({"level": level})));
+    }
+    accepts(&capture(json!({"level": "Features", "storage": storage})));
+    accepts(&capture(json!({"level": "Payload", "storage": storage})));
+    refuses(
+        &capture(json!({"level": "Payload"})),
+        "capture.storage.persistentVolumeClaim.claimName",
+    );
+}
+
+#[test]
+fn a_pattern_finds_something() {
+    let pattern = |regex: &str| {
+        let patterns = json!([{"name": "OWN", "regex": regex}]);
+        json!({"model": {"source": hub()}, "capture": {"redaction": {"patterns": patterns}}})
+    };
+    for regex in ["C-[0-9]{6}", "(?i)secret", "^$x", r"\bname\b"] {
+        accepts(&pattern(regex));
+    }
+    for regex in ["x*", "^", "a|"] {
+        refuses(&pattern(regex), "finds the empty text");
+    }
+    // The API server adds the message of the rule; the library of this test tells the mistake alone.
+    for regex in ["(a", "[", "a{2,1}"] {
+        refuses(&pattern(regex), "regex");
+    }
+}
+
+#[test]
 fn extra_arguments_leave_the_operators_alone() {
     let extra = |argument: &str| json!({"model": {"source": hub()}, "runtime": {"extraArgs": [argument]}});
     for argument in ["--max-concurrent-requests=8", "--source-cache", "--digests=1"] {

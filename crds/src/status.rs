@@ -50,7 +50,7 @@ pub struct LLMDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStatus>,
     /// `Ready`, `Available`, `Progressing`, `ModelResolved`, `CapacityAvailable`; `ScalingActive` and `ScalingLimited` with
-    /// `spec.autoscaling`; `Reconciling` and `Stalled` when true.
+    /// `spec.autoscaling`; `Capturing` with the level `Payload` of `spec.capture`; `Reconciling` and `Stalled` when true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 16))]
@@ -94,6 +94,9 @@ pub struct ModelStatus {
     /// Bytes to download or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
+    /// `Spec`, or `DriftPolicy/NAME` for a model that a policy learned from the one in the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// How far a starting replica is.
@@ -148,7 +151,7 @@ pub struct ScalingDecision {
 pub struct DriftStatus {
     /// Name of the policy.
     pub policy: String,
-    /// Its phase: `Learning`, `Watching`, `Suspected`, `Drifted` or `Stalled`.
+    /// Its phase, as in `status.phase` of the policy.
     pub phase: String,
 }
 

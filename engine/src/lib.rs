@@ -15,6 +15,7 @@ pub mod plan;
 mod sampler;
 mod scheduler;
 pub mod simulated;
+pub mod template;
 mod thread;
 pub mod threads;
 pub mod tokenizer;

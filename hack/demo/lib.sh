@@ -15,11 +15,12 @@ start_cluster() {
 	export KUBECONFIG
 }
 
-# push_images REGISTRY [--plain-http]: packs and pushes what was built, and sets operator_digest and server_digest.
+# push_images REGISTRY [--plain-http]: packs and pushes what was built, and sets operator_digest, server_digest and trainer_digest.
 push_images() {
 	hack/images.sh --no-build --push "$@" >/dev/null
 	operator_digest=$(cat "target/images/perennial-operator-$version.digest")
 	server_digest=$(cat "target/images/perennial-server-$version.digest")
+	trainer_digest=$(cat "target/images/perennial-trainer-$version.digest")
 }
 
 # install_charts REGISTRY [--plain-http]: both charts, with the images that were pushed there, by digest: what
@@ -31,7 +32,36 @@ install_charts() {
 	helm upgrade --install perennial charts/perennial --namespace "$system_namespace" --wait --timeout 3m \
 		--set-string "image.repository=$registry/perennial-operator,image.digest=$operator_digest" \
 		--set-string "server.image.repository=$registry/perennial-server,server.image.digest=$server_digest" \
+		--set-string "trainer.image.repository=$registry/perennial-trainer,trainer.image.digest=$trainer_digest" \
 		"${more[@]}" >/dev/null
+}
+
+# make_volume NAMESPACE CLAIM: a claim with a folder of this machine behind it, which is the cluster's one node.
+make_volume() {
+	local folder=${TMPDIR:-/tmp}/perennial-volumes/$1-$2
+	rm -rf "$folder"
+	mkdir -p "$folder"
+	chown 65532:65532 "$folder"
+	kubectl apply --filename - >/dev/null <<-END
+		apiVersion: v1
+		kind: PersistentVolume
+		metadata: {name: $1-$2}
+		spec:
+		  capacity: {storage: 10Gi}
+		  accessModes: [ReadWriteMany]
+		  storageClassName: ""
+		  claimRef: {namespace: $1, name: $2}
+		  hostPath: {path: "$folder", type: Directory}
+		---
+		apiVersion: v1
+		kind: PersistentVolumeClaim
+		metadata: {name: $2, namespace: $1}
+		spec:
+		  accessModes: [ReadWriteMany]
+		  storageClassName: ""
+		  volumeName: $1-$2
+		  resources: {requests: {storage: 10Gi}}
+	END
 }
 
 # explain NAMESPACE NAME: what a person would look at when an LLMDeployment does not get ready.

@@ -3,6 +3,8 @@
 //! Every write names its field manager, is refused while this process does not lead, and is left out when the cluster
 //! already is as it should be. An object of somebody else's that has a child's name is never taken over.
 
+mod collector;
+mod cycles;
 mod policies;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,6 @@ use thiserror::Error;
 
 use crate::deployment::notice::Notice;
 use crate::deployment::observe::{Indexes, Kept};
-use crate::deployment::reconcile::DELETION_COST;
 use crate::disposition::Disposition;
 use crate::index::Owner;
 
@@ -84,6 +85,12 @@ impl Error {
             Self::Api { source, .. } if is_refused(source) => Reason::InvalidSpec,
             _ => Reason::ApiFailed,
         }
+    }
+
+    /// Whether the API server understood and refused what was written.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_refused(source))
     }
 
     /// What trying again can do.
@@ -314,13 +321,13 @@ impl Writer {
         }
     }
 
-    /// Says how much it costs to remove a pod, compared with its siblings; `None`: as much as usual.
+    /// Sets (or, with `None`, removes) an annotation of a pod.
     ///
     /// # Errors
     /// If the API server refuses. A pod that is gone already is no error.
-    pub async fn deletion_cost(&self, owner: &Owner, pod: &str, cost: Option<&str>) -> Result<(), Error> {
+    pub async fn annotate_pod(&self, owner: &Owner, pod: &str, key: &str, value: Option<&str>) -> Result<(), Error> {
         self.check()?;
-        let patch = json!({"metadata": {"annotations": {DELETION_COST: cost}}});
+        let patch = json!({"metadata": {"annotations": {key: value}}});
         let parameters = PatchParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PatchParams::default()

@@ -16,6 +16,10 @@ pub struct Args {
     #[arg(long, env = "PERENNIAL_SERVER_IMAGE")]
     pub server_image: String,
 
+    /// Image of the collector of requests and of the default Jobs of a retraining cycle.
+    #[arg(long, env = "PERENNIAL_TRAINER_IMAGE")]
+    pub trainer_image: String,
+
     /// Namespaces to watch, separated by commas. Absent: all of them.
     #[arg(long, env = "PERENNIAL_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,

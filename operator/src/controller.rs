@@ -113,6 +113,7 @@ pub async fn run(
         context.shell.writer.clone(),
         context.shell.panes.clone(),
         Arc::clone(&context.metrics),
+        context.shell.environment.clone(),
     );
     let policies = watch_policies(
         scoped(&client, namespace),

@@ -1,6 +1,7 @@
 //! The Kubernetes operator: LLMDeployments rolled out, changed safely, reported truthfully.
 //!
-//! `deployment` decides and builds and is pure but for its shell; `drift` watches the traffic of deployments; `apply` is the one place that writes; `index` and
+//! `deployment` decides and builds and is pure but for its shell; `drift` watches the traffic of deployments;
+//! `cycle` finds better models; `apply` is the one place that writes; `index` and
 //! `controller` keep caches and say what to look at; `run` wires it all.
 
 pub mod admin;
@@ -11,6 +12,7 @@ pub mod backoff;
 pub mod client;
 mod conditions;
 pub mod controller;
+pub mod cycle;
 pub mod deployment;
 pub mod disposition;
 pub mod drift;

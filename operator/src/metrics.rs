@@ -37,6 +37,8 @@ pub struct Metrics {
     policies: IntGaugeVec,
     pane_reads: IntCounterVec,
     panes_lost: IntCounter,
+    cycles: IntCounterVec,
+    gpu_seconds: IntCounter,
 }
 
 impl Metrics {
@@ -86,6 +88,11 @@ impl Metrics {
             "Panes of replicas that were gone, or too late, when they were to be read.",
         )?;
         registry.register(Box::new(panes_lost.clone()))?;
+        let gpu_seconds = IntCounter::new(
+            "perennial_drift_gpu_seconds_total",
+            "Seconds of GPUs that finished cycles of retraining have held.",
+        )?;
+        registry.register(Box::new(gpu_seconds.clone()))?;
         let leader = GaugeVec::new(
             Opts::new(
                 "leader_election_master_status",
@@ -149,7 +156,7 @@ impl Metrics {
             )?,
             policies: gauge(
                 "perennial_drift_policies",
-                "DriftPolicies by phase (Learning, Watching, Suspected, Drifted, Stalled).",
+                "DriftPolicies by phase (Learning, Watching, Suspected, Drifted, Preparing, Retraining, Evaluating, Proposed, RollingOut, Stalled).",
                 &["phase"],
             )?,
             pane_reads: counter(
@@ -158,6 +165,12 @@ impl Metrics {
                 &["result"],
             )?,
             panes_lost,
+            cycles: counter(
+                "perennial_drift_cycles_total",
+                "Cycles of retraining that ended, by outcome (Promoted, Rejected, RolledBack, Failed, Superseded, Withdrawn).",
+                &["outcome"],
+            )?,
+            gpu_seconds,
             outages: Outages::default(),
             scrape_seconds,
             oldest_load,
@@ -263,6 +276,12 @@ impl Metrics {
     /// Counts lost panes.
     pub fn lost_panes(&self, panes: u64) {
         self.panes_lost.inc_by(panes);
+    }
+
+    /// Counts a cycle that ended.
+    pub fn cycle_ended(&self, outcome: &str, gpu_seconds: i64) {
+        self.cycles.with_label_values(&[outcome]).inc();
+        self.gpu_seconds.inc_by(u64::try_from(gpu_seconds).unwrap_or(0));
     }
 
     /// Moves one DriftPolicy from one phase to another in the count of policies.

@@ -184,6 +184,7 @@ async fn lead(
             panes: panes.clone(),
             environment: Environment {
                 server_image: args.server_image.clone(),
+                trainer_image: args.trainer_image.clone(),
                 plain_http_registries: args.plain_http_registries.clone(),
             },
             board,

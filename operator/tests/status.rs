@@ -17,6 +17,7 @@ use perennial_crds::conditions::Reason;
 use perennial_crds::serving::{LoadingProgress, LoadingStage};
 use perennial_crds::status::{LLMDeploymentStatus, ScalingDecision};
 use perennial_operator::autoscaling::board::Verdict;
+use perennial_operator::deployment::capture::Capturing;
 use perennial_operator::deployment::diagnose::Finding;
 use perennial_operator::deployment::notice::{Notice, notices};
 use perennial_operator::deployment::plan::{Observed, Wanted, plan};
@@ -35,6 +36,7 @@ struct Look {
     progress: Option<(String, LoadingProgress)>,
     old: LLMDeploymentStatus,
     verdict: Option<Verdict>,
+    capturing: Option<Capturing>,
     at: Timestamp,
 }
 
@@ -58,6 +60,7 @@ fn look(seen: Observed, target: &str) -> Look {
         progress: None,
         old: LLMDeploymentStatus::default(),
         verdict: None,
+        capturing: None,
         at: now(),
     }
 }
@@ -122,6 +125,8 @@ impl Look {
             model: Some(&model),
             drift: Word::NotYet,
             verdict: self.verdict.as_ref(),
+            origin: None,
+            capturing: self.capturing.as_ref(),
         };
         status(&self.old, &view, self.at)
     }
@@ -610,4 +615,33 @@ fn decisions_are_kept_until_the_autoscaler_speaks_again_and_each_is_told_once() 
     let expected = "Scaled from 2 to 3: RunningRequests 8.0 per replica > 4".to_owned();
     assert_eq!(told, [("ScaledUp".to_owned(), expected)]);
     assert!(notices(&new, &new).is_empty());
+}
+
+#[test]
+fn what_becomes_of_capture_is_told_and_nothing_else_depends_on_it() {
+    let told = |works, reason| {
+        look(serving(), "a").with(|look| {
+            look.capturing = Some(Capturing {
+                works,
+                reason,
+                message: "something about the collector".to_owned(),
+            });
+        })
+    };
+    let plain = look(serving(), "a").status();
+    assert!(condition(&plain, "Capturing").is_none());
+    for (works, reason, expected) in [
+        (true, Reason::CollectorReady, "Capturing=True/CollectorReady"),
+        (false, Reason::CollectorNotReady, "Capturing=False/CollectorNotReady"),
+        (false, Reason::CaptureUnavailable, "Capturing=False/CaptureUnavailable"),
+    ] {
+        let status = told(works, reason).status();
+        check_rules(&status);
+        let mut said = conditions(&status);
+        let position = said.iter().position(|one| one == expected).expect(expected);
+        said.remove(position);
+        assert_eq!(said, conditions(&plain));
+        assert_eq!(status.summary, plain.summary);
+        assert!(notices(&plain, &status).is_empty());
+    }
 }

@@ -1,7 +1,8 @@
-//! What it costs to count a request in drift panes: on the request's own path, and on the thread of the observer.
+//! What it costs to count a request in drift panes, and to keep it for retraining: on the request's own path, and on the
+//! threads that do the rest.
 //!
 //! The path of a request is all that is done for it besides answering: keeping its prompt and token ids, its answer of a
-//! hundred pieces, and handing both over to a thread that sleeps. Times are of the clock, so upper bounds of the
+//! hundred pieces, and handing them over to threads that sleep. Times are of the clock, so upper bounds of the
 //! processor's; the median of many. Writes target/bench/observe.json, or the file after `--out`.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -9,8 +10,10 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use perennial_crds::capture::Level;
 use perennial_drift::features::{Encoder, Extractor};
 use perennial_drift::pane::layout::Layout;
+use perennial_server::capture::{BUFFER_BYTES, Capture, Draft, Rules, Texts};
 use perennial_server::metrics::{Metrics, Outcome};
 use perennial_server::observation::{End, Observer, Panes, Question, Record, Recording};
 
@@ -44,24 +47,40 @@ impl Sample {
         }
     }
 
-    fn record(&self, number: usize) -> Record {
+    /// All of it for one request, until it is handed over: counted always, kept if `capture` says so.
+    fn record(&self, capture: &Capture, number: usize) -> (Record, Option<Draft>) {
         let characters = self.prompt.chars().count();
         let (id, requester) = (format!("req-{number:032x}"), Some("team".to_owned()));
+        assert!(capture.level() > Level::None, "else nothing is counted");
+        let mut draft = capture.draft(&id, requester.as_deref(), Texts::Prompt(&self.prompt));
         let question = Question::new(id, requester, Some(&self.prompt), Some(characters));
         let mut recording = Recording::new(question, &self.ids);
         let mut rest = self.answer.as_str();
         while !rest.is_empty() {
             let (piece, behind) = rest.split_at(rest.len().min(self.answer.len().div_ceil(PIECES)));
             recording.push(piece);
+            if let Some(draft) = &mut draft {
+                draft.push(piece);
+            }
             rest = behind;
         }
-        recording.end(End {
+        let record = recording.end(End {
             outcome: Outcome::Stop,
             output_tokens: self.ids.len(),
             first_token: Some(Duration::from_millis(80)),
             between_tokens: Some(Duration::from_millis(20)),
-        })
+        });
+        (record, draft)
     }
+}
+
+/// Terms under which every request is kept, with all rules.
+const PAYLOAD: &str = r#"{"level": "Payload", "samplePerMille": 1000, "collector": "http://c:9091", "token": "t",
+    "redact": ["Email", "PhoneNumber", "CreditCard"], "patterns": [{"name": "TICKET", "regex": "\\bT-\\d+\\b"}]}"#;
+
+fn rules(capture: bool) -> Rules {
+    let terms = if capture { PAYLOAD } else { "" };
+    Rules::parse(terms.as_bytes()).unwrap()
 }
 
 /// Microseconds: the median and the 99th of a hundred.
@@ -71,33 +90,59 @@ fn quantiles(mut times: Vec<Duration>) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// Each request finds the thread asleep, which is the dearest case: it has to be woken.
-fn path(sample: &Sample) -> (f64, f64) {
-    let counters = Metrics::new("m", false).unwrap().observation;
+/// Each request finds the threads asleep, which is the dearest case: they have to be woken.
+fn path(sample: &Sample, keep: bool) -> (f64, f64) {
+    let metrics = Metrics::new("m", false).unwrap();
+    let (counters, kept) = (metrics.observation.clone(), metrics.capture.clone());
     let observer = Observer::start(counters.clone()).unwrap();
+    // Nobody takes the records; the oldest make room, as when a collector is away.
+    let capture = Capture::start(kept.clone(), BUFFER_BYTES).unwrap();
+    capture.apply(rules(keep));
     let times = (0..ROUNDS).map(|number| {
         while counters.observed.get() < number as u64 {
             std::thread::sleep(Duration::from_micros(20));
         }
         std::thread::sleep(Duration::from_micros(100));
         let began = Instant::now();
-        observer.hand_over(black_box(sample).record(number));
+        let (record, draft) = black_box(sample).record(&capture, number);
+        observer.hand_over(record);
+        if let Some(draft) = draft {
+            capture.hand_over(draft.end(Outcome::Stop, sample.ids.len(), sample.ids.len(), 1_764_547_200));
+        }
         began.elapsed()
     });
     let times = quantiles(times.collect());
+    let handed_over = (counters.dropped.get(), kept.sampled.get());
     assert_eq!(
-        counters.dropped.get(),
-        0,
+        handed_over,
+        (0, if keep { ROUNDS as u64 } else { 0 }),
         "nothing is measured where nothing is handed over"
     );
     times
 }
 
+/// What the thread of capture does with a request: it redacts it and writes it as it is sent.
+fn redact(sample: &Sample) -> (f64, f64) {
+    let capture = Capture::start(Metrics::new("m", false).unwrap().capture, BUFFER_BYTES).unwrap();
+    capture.apply(rules(true));
+    let rules = rules(true);
+    let times = (0..ROUNDS).map(|number| {
+        let (_, draft) = sample.record(&capture, number);
+        let ended = draft.unwrap().end(Outcome::Stop, 1, 1, 1_764_547_200);
+        let began = Instant::now();
+        let record = black_box(ended).record(&rules);
+        black_box(serde_json::to_string(&record).unwrap());
+        began.elapsed()
+    });
+    quantiles(times.collect())
+}
+
 fn count(sample: &Sample) -> (f64, f64) {
     let extractor = Extractor::new(Encoder::Ngrams).unwrap();
+    let capture = Capture::start(Metrics::new("m", false).unwrap().capture, BUFFER_BYTES).unwrap();
     let mut panes = Panes::new(Layout::of(extractor.recipe()), 1);
     let times = (0..ROUNDS).map(|number| {
-        let record = sample.record(number);
+        let (record, _) = sample.record(&capture, number);
         let began = Instant::now();
         let features = extractor.features(&black_box(&record).exchange());
         panes.record(1_764_547_200 + number as i64 / 100, &features);
@@ -130,21 +175,36 @@ fn main() {
     let mut figures = Vec::new();
     for tokens in [100, 1000] {
         let sample = Sample::new(tokens);
-        let ((path, path_99), (count, count_99)) = (path(&sample), count(&sample));
+        let ((off, off_99), (count, count_99)) = (path(&sample, false), count(&sample));
+        let ((on, on_99), (redact, redact_99)) = (path(&sample, true), redact(&sample));
+        println!("{tokens} tokens of prompt and answer: on the request's path");
         println!(
-            "{tokens} tokens of prompt and answer: {path:.2} µs ({path_99:.2} µs in 1 of 100) on the request's path,"
+            "    {off:.2} µs ({off_99:.2} µs in 1 of 100) with capture off, {on:.2} µs ({on_99:.2} µs) with it on;"
         );
-        println!("    {count:.1} µs ({count_99:.1} µs) on the observer's thread");
+        println!("    {count:.1} µs ({count_99:.1} µs) on the observer's thread,");
+        println!("    {redact:.1} µs ({redact_99:.1} µs) on the thread of capture");
         figures.push(figure(
             &format!("observe.path.{tokens}"),
             &format!("Counting a request of {tokens} tokens: on its own path"),
-            path,
+            off,
+            Some(20.0),
+        ));
+        figures.push(figure(
+            &format!("capture.path.{tokens}"),
+            &format!("Counting and keeping a request of {tokens} tokens: on its own path"),
+            on,
             Some(20.0),
         ));
         figures.push(figure(
             &format!("observe.thread.{tokens}"),
             &format!("Counting a request of {tokens} tokens: on the observer's thread"),
             count,
+            None,
+        ));
+        figures.push(figure(
+            &format!("capture.thread.{tokens}"),
+            &format!("Keeping a request of {tokens} tokens: on the thread of capture"),
+            redact,
             None,
         ));
     }

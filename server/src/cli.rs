@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use perennial_crds::capture::POD_DIRECTORY;
 use perennial_crds::serving::{SCRATCH_DIRECTORY, TERMINATION_PATH};
 use perennial_engine::Limits;
 use perennial_engine::simulated::SimulatedSettings;
+
+use crate::capture::BUFFER_BYTES;
 
 /// Perennial's inference server: one model behind OpenAI's API.
 #[derive(Debug, Parser)]
@@ -121,6 +124,12 @@ pub struct ServeArguments {
         default_value = "0.0.0.0:9090"
     )]
     pub metrics_address: SocketAddr,
+    /// Where the pod's annotations are files: `capture` says what is kept of requests, and is followed.
+    #[arg(long, env = "PERENNIAL_POD_DIRECTORY", value_name = "DIRECTORY", default_value = POD_DIRECTORY)]
+    pub pod_directory: PathBuf,
+    /// Most bytes of kept requests that wait for the collector; beyond that the oldest are dropped.
+    #[arg(long, env = "PERENNIAL_CAPTURE_BUFFER_BYTES", value_name = "BYTES", default_value_t = BUFFER_BYTES as u64, value_parser = clap::value_parser!(u64).range(2 << 20..=1 << 32))]
+    pub capture_buffer_bytes: u64,
     /// Export every metric under another system's name too.
     #[arg(long, env = "PERENNIAL_METRICS_ALIAS", value_name = "SYSTEM")]
     pub metrics_alias: Option<MetricsAlias>,
@@ -268,5 +277,7 @@ mod tests {
         assert_eq!((arguments.drain_seconds, arguments.limits().max_running), (20, 4));
         assert_eq!(arguments.api_address.port(), perennial_crds::serving::API_PORT);
         assert_eq!(arguments.metrics_address.port(), perennial_crds::serving::METRICS_PORT);
+        assert_eq!(arguments.pod_directory, std::path::Path::new(POD_DIRECTORY));
+        assert_eq!(arguments.capture_buffer_bytes, 16 << 20);
     }
 }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use perennial_crds::serving::FIRST_TOKEN_SECONDS;
 use perennial_engine::{EngineInfo, LoadSnapshot};
 
+use crate::capture::CaptureCounters;
 use crate::load::LoadCounters;
 
 const BETWEEN_TOKENS_SECONDS: &[f64] = &[
@@ -64,6 +66,8 @@ pub struct Metrics {
     pub load: LoadCounters,
     /// What became of requests that were to be observed.
     pub observation: ObservationCounters,
+    /// What became of records for retraining.
+    pub capture: CaptureCounters,
     registry: Registry,
     vllm_alias: bool,
     waiting: Gauge,
@@ -84,7 +88,7 @@ pub struct Metrics {
 }
 
 /// Registers metrics with the label that vLLM gives them.
-struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     registry: Registry,
     model: &'a str,
 }
@@ -107,10 +111,22 @@ impl Builder<'_> {
         self.add(IntCounter::with_opts(self.options(name, help))?)
     }
 
-    /// A counter of something that no other server has, under our own name.
-    fn own_counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let options = Opts::new(format!("perennial_{name}"), help).const_label("model_name", self.model);
-        self.add(IntCounter::with_opts(options)?)
+    /// Of something that no other server has, under our own name.
+    fn own_options(&self, name: &str, help: &str) -> Opts {
+        Opts::new(format!("perennial_{name}"), help).const_label("model_name", self.model)
+    }
+
+    pub(crate) fn own_counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::with_opts(self.own_options(name, help))?)
+    }
+
+    /// A counter for each value of a label.
+    pub(crate) fn own_counters(&self, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(self.own_options(name, help), &[label])?)
+    }
+
+    pub(crate) fn own_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::with_opts(self.own_options(name, help))?)
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
@@ -155,6 +171,7 @@ impl Metrics {
                     "Requests not counted in drift panes because too many were waiting.",
                 )?,
             },
+            capture: CaptureCounters::new(&build)?,
             vllm_alias,
             waiting: build.gauge("num_requests_waiting", "Requests in the queue.")?,
             running: build.gauge("num_requests_running", "Requests that take part in steps.")?,
@@ -335,9 +352,28 @@ mod tests {
                 );
             }
         }
-        for name in ["observed_requests_total", "observation_dropped_total"] {
-            let line = format!("\nperennial_{name}{{model_name=\"m\"}} 0\n");
-            assert_eq!(text.matches(&line).count(), 1, "{text}");
+        for metric in [
+            "observed_requests_total{",
+            "observation_dropped_total{",
+            "capture_spool_bytes{",
+            "capture_send_errors_total{",
+            "capture_terms_refused_total{",
+        ] {
+            let line = format!("\nperennial_{metric}model_name=\"m\"}} 0\n");
+            assert_eq!(text.matches(&line).count(), 1, "{metric} is not in\n{text}");
+        }
+        for metric in [
+            "records_total{model_name=\"m\",outcome=\"sampled\"} 0",
+            "records_total{model_name=\"m\",outcome=\"sent\"} 0",
+            "records_total{model_name=\"m\",outcome=\"dropped\"} 0",
+            "redactions_total{model_name=\"m\",rule=\"email\"} 0",
+            "redactions_total{model_name=\"m\",rule=\"phone\"} 0",
+            "redactions_total{model_name=\"m\",rule=\"card\"} 0",
+            "redactions_total{model_name=\"m\",rule=\"custom\"} 0",
+            "level{model_name=\"m\"} 1",
+        ] {
+            let line = format!("\nperennial_capture_{metric}\n");
+            assert_eq!(text.matches(&line).count(), 1, "{metric} is not in\n{text}");
         }
     }
 }

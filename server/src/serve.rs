@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use perennial_crds::capture::TERMS_FILE;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::capture::{self, Courier, Follower, Pace};
 use crate::cli::{MetricsAlias, ServeArguments};
 use crate::lifecycle::Phase;
 use crate::shared::Shared;
@@ -23,8 +26,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// When the server could not start.
 pub async fn serve(arguments: &ServeArguments, stop: CancellationToken) -> Result<(), StartupError> {
     let alias = arguments.metrics_alias == Some(MetricsAlias::Vllm);
-    let shared = Shared::new(arguments.served_model_name.clone(), alias);
+    let capture_bytes = usize::try_from(arguments.capture_buffer_bytes).unwrap_or(usize::MAX);
+    let shared = Shared::new(arguments.served_model_name.clone(), alias, capture_bytes);
     let shared = Arc::new(shared.map_err(|error| StartupError::Internal(error.to_string()))?);
+    let no_more_records = CancellationToken::new();
+    let keeping = keep(&shared, arguments, no_more_records.clone()).await?;
     let bound =
         |address, error| StartupError::Arguments(format!("cannot listen on {address}: {error}; choose another"));
     let metrics = std::net::TcpListener::bind(arguments.metrics_address)
@@ -50,9 +56,25 @@ pub async fn serve(arguments: &ServeArguments, stop: CancellationToken) -> Resul
     stop.cancelled().await;
     drain(&shared, arguments).await;
     close.cancel();
-    // Connections that idle are closed at once; the others have written their last words by then.
-    let _ = tokio::time::timeout(LAST_WORDS, http).await;
+    no_more_records.cancel();
+    // Connections that idle are closed at once; the others have written their last words by then. Records get their own time.
+    let _ = tokio::join!(tokio::time::timeout(LAST_WORDS, http), keeping);
     Ok(())
+}
+
+/// Begins to keep what the terms say. They are read once before anything is answered.
+async fn keep(
+    shared: &Arc<Shared>,
+    arguments: &ServeArguments,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StartupError> {
+    let courier = Courier::new(Pace::default()).map_err(|error| StartupError::Internal(error.to_string()))?;
+    let mut follower = Follower::new(arguments.pod_directory.join(TERMS_FILE), capture::follow::EVERY);
+    follower.look(&shared.capture).await;
+    let shared = Arc::clone(shared);
+    Ok(tokio::spawn(async move {
+        capture::run(&shared.capture, follower, courier, &stop).await;
+    }))
 }
 
 async fn drain(shared: &Shared, arguments: &ServeArguments) {

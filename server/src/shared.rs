@@ -6,6 +6,7 @@ use perennial_loader::Progress;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::capture::{Capture, CaptureError};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::observation::{Observer, ObserverError};
@@ -20,6 +21,9 @@ pub enum SharedError {
     /// Requests cannot be observed.
     #[error(transparent)]
     Observer(#[from] ObserverError),
+    /// Nothing of requests can be kept.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
 /// One server's state.
@@ -36,6 +40,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Counts requests in drift panes.
     pub observer: Observer,
+    /// Keeps a sample of requests for retraining, if that is wanted.
+    pub capture: Capture,
     /// Counts responses that are still being produced.
     pub in_flight: TaskTracker,
     /// Ends every generation with an error: the drain period is over.
@@ -44,14 +50,15 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A server that has not loaded its model.
+    /// A server that has not loaded its model. Of what it keeps of requests, at most `capture_bytes` wait for the collector.
     ///
     /// # Errors
-    /// When the metrics cannot be registered, or requests not be observed.
-    pub fn new(served_model_name: String, vllm_alias: bool) -> Result<Self, SharedError> {
+    /// When the metrics cannot be registered, or requests not be observed or kept.
+    pub fn new(served_model_name: String, vllm_alias: bool, capture_bytes: usize) -> Result<Self, SharedError> {
         let metrics = Metrics::new(&served_model_name, vllm_alias)?;
         Ok(Self {
             observer: Observer::start(metrics.observation.clone())?,
+            capture: Capture::start(metrics.capture.clone(), capture_bytes)?,
             metrics,
             served_model_name,
             created: seconds_since_1970(),

@@ -15,7 +15,7 @@ use crate::cli::{EngineKind, ServeArguments, SourceArguments};
 use crate::lifecycle::Phase;
 use crate::shared::Shared;
 use crate::termination::StartupError;
-use crate::text::{ChatTemplate, Demux, Finish, Service, TextOptions};
+use crate::text::{Asked, ChatTemplate, Demux, Finish, Service, TextOptions};
 
 struct Loaded {
     runner: Box<dyn ModelRunner>,
@@ -140,7 +140,7 @@ async fn warm_up(shared: &Arc<Shared>, service: &Service) -> Result<(), StartupE
         stop: Vec::new(),
     };
     let mut generation = service
-        .generate(shared, prompt, options, None)
+        .generate(shared, prompt, options, Asked::default())
         .map_err(|error| fail(&error))?;
     while let Some(piece) = generation.next().await {
         if let Some(Finish::Failed(reason)) = piece.finish {

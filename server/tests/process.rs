@@ -34,17 +34,20 @@ struct Server {
 
 impl Server {
     fn start(flags: &str) -> Self {
+        Self::start_with(flags, |_| {})
+    }
+
+    fn start_with(flags: &str, change: impl FnOnce(&mut Command)) -> Self {
         let (api, metrics) = (free_port(), free_port());
         let line = format!(
             "serve --served-model-name m --engine simulated --api-address 127.0.0.1:{api} \
              --metrics-address 127.0.0.1:{metrics} {flags}"
         );
-        let child = Command::new(PROGRAM)
-            .args(line.split_whitespace())
-            .stderr(Stdio::null())
-            .spawn();
+        let mut command = Command::new(PROGRAM);
+        command.args(line.split_whitespace()).stderr(Stdio::null());
+        change(&mut command);
         Self {
-            child: child.expect("the program"),
+            child: command.spawn().expect("the program"),
             api,
             metrics,
         }
@@ -62,8 +65,12 @@ impl Server {
     }
 
     fn chat(&self, options: &str) -> TcpStream {
-        let body =
-            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"Hi"}}],"ignore_eos":true,{options}}}"#);
+        self.ask("Hi", options)
+    }
+
+    fn ask(&self, content: &str, options: &str) -> TcpStream {
+        let messages = format!(r#"[{{"role":"user","content":"{content}"}}]"#);
+        let body = format!(r#"{{"model":"m","messages":{messages},"ignore_eos":true,{options}}}"#);
         let mut stream = TcpStream::connect(("127.0.0.1", self.api)).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -168,6 +175,88 @@ fn the_drain_period_ends_long_streams_with_an_error() {
     let rest = read_until(&mut stream, "data: [DONE]");
     assert!(rest.contains("\"error\"") && rest.contains("drain period"), "{rest}");
     assert_eq!(server.exit(), Some(0));
+}
+
+/// Takes records for as long as the program lives, and gives what it got.
+fn collector(token: &'static str) -> (u16, std::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (got, bodies) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let got = got.clone();
+            // Connections are kept, so there may be more than one batch on one.
+            std::thread::spawn(move || receive(&mut stream.expect("a connection"), token, &got));
+        }
+    });
+    (port, bodies)
+}
+
+fn receive(stream: &mut TcpStream, token: &str, got: &std::sync::mpsc::Sender<String>) -> Option<()> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+            if body.len() == length.parse::<usize>().ok()? {
+                assert!(
+                    head.starts_with("post /records http/1.1")
+                        && head.contains(&format!("authorization: bearer {token}"))
+                );
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()?;
+                got.send(body.to_owned()).ok()?;
+                bytes.clear();
+                continue;
+            }
+        }
+        let count = stream.read(&mut part).ok().filter(|count| *count > 0)?;
+        bytes.extend_from_slice(&part[..count]);
+    }
+}
+
+#[test]
+fn what_is_kept_arrives_before_the_end_and_is_in_no_log() {
+    let directory = TempDir::new().expect("a directory");
+    let (port, bodies) = collector("hunter2");
+    let terms = directory.path().join("capture");
+    let log = directory.path().join("log");
+    let payload = format!(
+        r#"{{"level": "Payload", "samplePerMille": 1000, "collector": "http://127.0.0.1:{port}", "token": "hunter2",
+            "redact": ["Email"]}}"#
+    );
+    std::fs::write(&terms, &payload).expect("written");
+    let flags = format!(
+        "--lame-duck-seconds 0 --drain-seconds 20 --capture-buffer-bytes 2097152 --pod-directory {}",
+        directory.path().display()
+    );
+    let server = Server::start_with(&flags, |command| {
+        let log = std::fs::File::create(&log).expect("a file");
+        command.env("RUST_LOG", "trace").stderr(Stdio::from(log));
+    });
+    server.wait_until_ready();
+    let mut answer = server.ask("xylocanthomancy?", r#""max_tokens":3"#);
+    assert!(read_until(&mut answer, "\"usage\"").starts_with("HTTP/1.1 200"));
+    // Not understood, so that what is in force is kept, and told without what is in it.
+    std::fs::write(&terms, payload.replace("\"hunter2\"", "[\"hunter2\"]")).expect("written");
+    wait("they are refused", || {
+        server
+            .probe("/metrics")
+            .contains("perennial_capture_terms_refused_total{model_name=\"m\"} 1")
+    });
+    let mut answer = server.ask("Hi", r#""max_tokens":4,"user":"xylocanthomancy""#);
+    assert!(read_until(&mut answer, "\"usage\"").starts_with("HTTP/1.1 200"));
+    server.signal("-TERM");
+    assert_eq!(server.exit(), Some(0));
+    let arrived: String = bodies.try_iter().collect();
+    assert_eq!(arrived.matches("\"kind\":\"Exchange\"").count(), 2, "{arrived}");
+    assert_eq!(arrived.matches("xylocanthomancy").count(), 2);
+    let log = std::fs::read_to_string(&log).expect("a log");
+    assert!(log.contains("the terms of capture are refused"));
+    for secret in ["hunter2", "xylocanthomancy"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
 }
 
 #[test]

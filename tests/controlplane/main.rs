@@ -1,7 +1,9 @@
 //! The operator against a real API server, real controllers and a real scheduler; pods are played.
 
 mod api;
+mod capture;
 mod children;
+mod cycles;
 mod drift;
 mod examples;
 mod leadership;

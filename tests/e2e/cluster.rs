@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -125,6 +125,21 @@ pub async fn client() -> Client {
     Client::try_from(config).expect("it has certificates")
 }
 
+/// Waits until the node takes pods: a test before may have had the API server away for so long that the node's heartbeats
+/// were missed, and it stays tainted until they are seen again.
+async fn schedulable(client: &Client) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let untainted = eventually(Duration::from_secs(120), || async {
+        let nodes = nodes.list(&ListParams::default()).await.ok()?.items;
+        let tainted = |node: &Node| {
+            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+            taints.is_some_and(|taints| !taints.is_empty())
+        };
+        (!nodes.is_empty() && !nodes.iter().any(tainted)).then_some(())
+    });
+    assert!(untainted.await.is_some(), "the node takes no pods");
+}
+
 /// A namespace for one test.
 pub struct Bed {
     pub client: Client,
@@ -135,6 +150,7 @@ impl Bed {
     /// A new namespace that enforces the restricted Pod Security Standard.
     pub async fn new(name: &str) -> Self {
         let client = client().await;
+        schedulable(&client).await;
         let stamp = jiff::Timestamp::now().as_millisecond() % 1_000_000;
         let namespace = format!("e2e-{name}-{stamp}");
         let object: Namespace = serde_json::from_value(json!({

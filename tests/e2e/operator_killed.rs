@@ -36,15 +36,15 @@ impl Operator {
             "jsonpath={.items[0].spec.template.spec.containers[0].args}",
         ]);
         let arguments: Vec<String> = serde_json::from_str(&image).expect("a list");
-        let server = arguments
-            .iter()
-            .find(|one| one.starts_with("--server-image="))
-            .expect("the chart sets it")
-            .clone();
+        let image = |flag: &str| {
+            let mut arguments = arguments.iter();
+            arguments.find(|one| one.starts_with(flag)).expect("the chart sets it")
+        };
         let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| root().join("target"), Into::into);
         let child = Command::new(target.join("ci/perennial-operator"))
             .args([
-                &server,
+                image("--server-image="),
+                image("--trainer-image="),
                 "--plain-http-registries=198.18.0.1:5000",
                 "--identity=killed",
                 "--lease-namespace=default",

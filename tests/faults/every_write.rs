@@ -110,3 +110,8 @@ fn giving_up_survives_faults() -> Result<()> {
 fn a_deletion_survives_faults() -> Result<()> {
     run("every-delete", async |_| all(Scenario::Delete, 3).await)
 }
+
+#[test]
+fn capture_survives_faults() -> Result<()> {
+    run("every-capture", async |_| all(Scenario::Capture, 2).await)
+}

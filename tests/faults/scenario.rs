@@ -1,8 +1,10 @@
 //! What a user does while things go wrong.
 
-use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
+use kube::api::ListParams;
+use perennial_crds::capture::{CAPTURE_ANNOTATION, Level, Terms};
 use perennial_crds::serving::ResolvedModel;
 use perennial_crds::{LLMDeployment, REVISION_LABEL};
 use perennial_tests::waiting::until;
@@ -21,6 +23,8 @@ pub enum Scenario {
     GiveUp,
     /// Deleted in the middle of a change.
     Delete,
+    /// Prompts and answers are to be kept, and then not even counts.
+    Capture,
 }
 
 /// Seconds that a step may take when a fault costs time-outs and waiting.
@@ -34,6 +38,7 @@ impl Scenario {
             Self::Resolve => resolve(world).await,
             Self::GiveUp => give_up(world).await,
             Self::Delete => delete(world).await,
+            Self::Capture => capture(world).await,
         }
     }
 }
@@ -108,6 +113,42 @@ async fn delete(world: &World) -> Result<()> {
     until(PATIENCE, "nothing is left", async || {
         let left = normal::versions(&world.client, &world.namespace).await?;
         ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn capture(world: &World) -> Result<()> {
+    world.serve("tiny", &json!({})).await?;
+    alone(world).await?;
+    let storage = json!({"persistentVolumeClaim": {"claimName": "records"}});
+    let payload = json!({"spec": {"capture": {"level": "Payload", "storage": storage}}});
+    world.merge::<LLMDeployment>("tiny", &payload).await?;
+    until_told(world, Level::Payload).await?;
+    until(PATIENCE, "the collector is there", async || {
+        ensure!(world.deployments().await?.len() == 2);
+        Ok(())
+    })
+    .await?;
+    let nothing = json!({"spec": {"capture": {"level": "None"}}});
+    world.merge::<LLMDeployment>("tiny", &nothing).await?;
+    until_told(world, Level::None).await?;
+    until(PATIENCE, "the collector is gone", async || {
+        ensure!(world.deployments().await?.len() == 1);
+        ensure!(world.names::<Service>().await? == ["tiny"]);
+        Ok(())
+    })
+    .await?;
+    alone(world).await
+}
+
+async fn until_told(world: &World, level: Level) -> Result<()> {
+    until(PATIENCE, &format!("the replica is told {level:?}"), async || {
+        let parameters = ListParams::default().labels(REVISION_LABEL);
+        let pods = world.api::<Pod>().list(&parameters).await?.items;
+        let text = pods.iter().find_map(|pod| pod.annotations().get(CAPTURE_ANNOTATION));
+        let terms: Terms = serde_json::from_str(text.context("it is told nothing")?)?;
+        ensure!(terms.level == level, "it is told {terms:?}");
         Ok(())
     })
     .await

@@ -18,6 +18,8 @@ use crate::faults::Wire;
 
 /// Image of the server in tests; nothing pulls it.
 pub const SERVER_IMAGE: &str = "registry.example/perennial-server:test";
+/// Image of the collector and of Jobs in tests; nothing pulls it.
+pub const TRAINER_IMAGE: &str = "registry.example/perennial-trainer:test";
 
 /// A running operator. Dropped, it is killed.
 pub struct Operator {
@@ -65,6 +67,7 @@ impl Settings {
         let mut line = vec![
             "perennial-operator".to_owned(),
             format!("--server-image={}", self.image),
+            format!("--trainer-image={TRAINER_IMAGE}"),
             format!("--leader-elect={}", self.lease.is_some()),
             format!("--lease-namespace={}", self.lease.as_deref().unwrap_or("default")),
             format!("--identity={}", self.identity),

@@ -79,7 +79,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# Says which pod goes first when replicas are taken away (pod-deletion-cost).
+# Says which pod goes first when replicas are taken away (pod-deletion-cost), and what to keep of requests.
 - apiGroups: [""]
   resources: [pods]
   verbs: [patch]

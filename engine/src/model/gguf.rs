@@ -11,7 +11,7 @@ use candle_core::{Device, Tensor};
 
 use super::config::{ModelConfig, Rope, frequencies, unsupported_architecture};
 use super::decoder::{Embedding, Layer, Linear, Weights};
-use super::{CandleRunner, LoadOptions, LoadedModel, device};
+use super::{CandleRunner, Description, LoadOptions, LoadedModel, device};
 use crate::error::ModelError;
 use crate::plan::{Plan, WeightSizes, plan};
 use crate::tokenizer::gguf as tokenizer;
@@ -289,6 +289,19 @@ pub(super) fn plan_file(path: &Path, options: &LoadOptions) -> Result<Plan, Mode
     let mut file = GgufFile::open(path)?;
     let config = file.config()?;
     plan(&config, file.sizes(), options)
+}
+
+pub(super) fn describe(path: &Path) -> Result<Description, ModelError> {
+    let mut file = GgufFile::open(path)?;
+    let config = file.config()?;
+    let (tokenizer, end_tokens) = tokenizer::build(path, &file.content.metadata)?;
+    Ok(Description {
+        config,
+        tokenizer,
+        chat_template: file.text("tokenizer.chat_template").map(str::to_owned),
+        end_tokens,
+        tied: !file.has("output.weight"),
+    })
 }
 
 pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<LoadedModel, ModelError> {

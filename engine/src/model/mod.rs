@@ -46,6 +46,31 @@ pub struct LoadedModel {
     pub plan: Plan,
 }
 
+/// A model without its weights: its shape and its text side.
+pub struct Description {
+    /// The shape.
+    pub config: ModelConfig,
+    /// Text to tokens and back.
+    pub tokenizer: ModelTokenizer,
+    /// The chat template, in Jinja; absent for base models.
+    pub chat_template: Option<String>,
+    /// Token ids that end an answer.
+    pub end_tokens: Vec<u32>,
+    /// The embedding makes the logits, too.
+    pub tied: bool,
+}
+
+/// Describes the model in `files` (absolute paths) without reading its weights.
+///
+/// # Errors
+/// [`ModelError`], as [`load`] but for memory.
+pub fn describe(files: &[PathBuf]) -> Result<Description, ModelError> {
+    match &ModelFiles::find(files)?.format {
+        Format::Gguf(path) => gguf::describe(path),
+        Format::Safetensors { directory, shards } => safetensors::describe(directory, shards),
+    }
+}
+
 /// Loads the model in `files` (absolute paths).
 ///
 /// # Errors

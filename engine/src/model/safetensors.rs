@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 use super::config::{HubConfig, ModelConfig, TokenIds};
 use super::decoder::{Embedding, Layer, Linear, Weights};
-use super::{CandleRunner, LoadOptions, LoadedModel, device};
+use super::{CandleRunner, Description, LoadOptions, LoadedModel, device};
 use crate::error::ModelError;
 use crate::plan::{Plan, WeightSizes, plan};
-use crate::tokenizer::hub;
+use crate::tokenizer::hub::{self, HubText};
 
 /// A header longer than this is damage.
 const MAX_HEADER: u64 = 100 << 20;
@@ -243,10 +243,21 @@ pub(super) fn plan_files(directory: &Path, shards: &[PathBuf], options: &LoadOpt
     plan(&config, Shards::open(shards)?.sizes(tied), options)
 }
 
-pub(super) fn load(directory: &Path, shards: &[PathBuf], options: &LoadOptions) -> Result<LoadedModel, ModelError> {
-    let (config, tied, mut ends) = config(directory)?;
+pub(super) fn describe(directory: &Path, shards: &[PathBuf]) -> Result<Description, ModelError> {
+    let (config, tied, ends) = config(directory)?;
     let shards = Shards::open(shards)?;
-    let plan = plan(&config, shards.sizes(tied), options)?;
+    let (text, end_tokens) = text(directory, ends)?;
+    Ok(Description {
+        config,
+        tokenizer: text.tokenizer,
+        chat_template: text.chat_template,
+        end_tokens,
+        tied: tied || !shards.tensors.contains_key("lm_head.weight"),
+    })
+}
+
+/// The text side, and all tokens that end an answer: `ends` of the configuration and what other files say.
+fn text(directory: &Path, mut ends: Vec<u32>) -> Result<(HubText, Vec<u32>), ModelError> {
     let text = hub::read(directory)?;
     if let Some(json) = hub::optional_json(&directory.join("generation_config.json"))? {
         let listed = serde_json::from_value::<TokenIds>(json["eos_token_id"].clone());
@@ -255,6 +266,14 @@ pub(super) fn load(directory: &Path, shards: &[PathBuf], options: &LoadOptions) 
     ends.extend(text.end);
     ends.sort_unstable();
     ends.dedup();
+    Ok((text, ends))
+}
+
+pub(super) fn load(directory: &Path, shards: &[PathBuf], options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+    let (config, tied, ends) = config(directory)?;
+    let shards = Shards::open(shards)?;
+    let plan = plan(&config, shards.sizes(tied), options)?;
+    let (text, ends) = text(directory, ends)?;
     let device = device()?;
     let weights = shards.weights(&config, tied, &device)?;
     let runner = CandleRunner::new(config, weights, &plan, ends, device);

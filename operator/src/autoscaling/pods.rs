@@ -10,6 +10,7 @@ use perennial_crds::conditions::ConditionType;
 use perennial_crds::status::LLMDeploymentStatus;
 use perennial_crds::{LLMDeployment, REVISION_LABEL};
 
+use crate::deployment::capture::revisions;
 use crate::deployment::diagnose::{is_ready, waits_for_room};
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
@@ -37,6 +38,11 @@ impl Serving {
     pub fn name(&self) -> &str {
         self.pod.metadata.name.as_deref().unwrap_or_default()
     }
+}
+
+/// Whether a pod is of a revision, not of a collector or of a Job.
+fn is_replica(pod: &Pod) -> bool {
+    pod.labels().contains_key(REVISION_LABEL)
 }
 
 /// The pods of a revision that answer requests.
@@ -84,9 +90,9 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
         wanted,
         ready,
         without_room: status.conditions.iter().any(no_room)
-            || indexes.pods.of(owner).iter().any(|pod| waits_for_room(pod)),
+            || indexes.pods.of(owner).iter().any(|pod| is_replica(pod) && waits_for_room(pod)),
         // One that waits for `paused` to go, or was given up, has no Deployment and holds nothing up.
-        rollout: indexes.deployments.of(owner).len() > 1,
+        rollout: revisions(owner, indexes.deployments.of(owner)).len() > 1,
     }
 }
 
@@ -96,7 +102,7 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
 #[must_use]
 pub fn initial(indexes: &Indexes, owner: &Owner, object: &LLMDeployment, min: u32, max: u32) -> u32 {
     let count = |replicas: i32| u32::try_from(replicas).unwrap_or(0);
-    let deployments = indexes.deployments.of(owner);
+    let deployments = revisions(owner, indexes.deployments.of(owner));
     let asked = |deployment: &k8s_openapi::api::apps::v1::Deployment| deployment.spec.as_ref()?.replicas;
     let running = deployments
         .iter()

@@ -47,9 +47,50 @@ impl Finding {
     }
 }
 
+/// What to do, which depends on where what a pod is made of comes from.
+struct Advice {
+    claim: &'static str,
+    room: &'static str,
+    image: &'static str,
+    memory: &'static str,
+    policy: &'static str,
+}
+
+/// About pods that serve, and those that resolve for them.
+const SERVING: Advice = Advice {
+    claim: "Make the claim, or correct spec.model.source.persistentVolumeClaim.claimName",
+    room: "Add room, or lower spec.resources, or correct spec.accelerator.nodeSelector",
+    image: "Correct spec.runtime.image, or give pull credentials in spec.podTemplate.spec.imagePullSecrets",
+    memory: "Raise spec.resources.memory or lower spec.model.maxContextTokens",
+    policy: "Raise the quota or change what the policy refuses (spec.resources, spec.podTemplate)",
+};
+
+/// About the pod that keeps records.
+const COLLECTOR: Advice = Advice {
+    claim: "Make the claim, or correct spec.capture.storage.persistentVolumeClaim.claimName",
+    room: "Add room on a node that can mount the volume",
+    image: "Correct trainer.image of the operator's chart, or give pull credentials in spec.podTemplate.spec.imagePullSecrets",
+    memory: "Lower spec.capture.maxSamplePerMille",
+    policy: "Raise the quota, or change the policy",
+};
+
 /// The most telling finding on a set of pods, the newest first; `None` if nothing is wrong.
 #[must_use]
 pub fn pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, accelerator: Option<&str>) -> Option<Finding> {
+    newest(pods, accelerator, &SERVING)
+}
+
+/// As [`pods`], of those of a collector.
+#[must_use]
+pub fn collector<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Finding> {
+    newest(pods, None, &COLLECTOR)
+}
+
+fn newest<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    accelerator: Option<&str>,
+    advice: &Advice,
+) -> Option<Finding> {
     let mut pods: Vec<&Pod> = pods
         .into_iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
@@ -57,12 +98,22 @@ pub fn pods<'a>(pods: impl IntoIterator<Item = &'a Pod>, accelerator: Option<&st
     pods.sort_by_key(|pod| std::cmp::Reverse((pod.creation_timestamp().map(|time| time.0), pod.name_any())));
     pods.into_iter()
         .filter(|pod| !is_ready(pod))
-        .find_map(|pod| of_pod(pod, accelerator))
+        .find_map(|pod| of_pod(pod, accelerator, advice))
 }
 
 /// What a Deployment says when not even a pod can be made: a quota, a policy, Pod Security.
 #[must_use]
 pub fn deployment(deployment: &Deployment) -> Option<Finding> {
+    replica_failure(deployment, &SERVING)
+}
+
+/// As [`deployment`], of a collector.
+#[must_use]
+pub fn collector_deployment(deployment: &Deployment) -> Option<Finding> {
+    replica_failure(deployment, &COLLECTOR)
+}
+
+fn replica_failure(deployment: &Deployment, advice: &Advice) -> Option<Finding> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
     let failure = conditions
         .iter()
@@ -70,9 +121,7 @@ pub fn deployment(deployment: &Deployment) -> Option<Finding> {
     let message = failure.message.clone().unwrap_or_default();
     Some(Finding::new(
         Reason::PodForbidden,
-        format!(
-            "no pod may be made: {message}. Raise the quota or change what the policy refuses (spec.resources, spec.podTemplate)"
-        ),
+        format!("no pod may be made: {message}. {}", advice.policy),
     ))
 }
 
@@ -100,12 +149,12 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str, &'a str)
     ))
 }
 
-fn of_pod(pod: &Pod, accelerator: Option<&str>) -> Option<Finding> {
+fn of_pod(pod: &Pod, accelerator: Option<&str>, advice: &Advice) -> Option<Finding> {
     if let Some((status, reason, message)) = condition(pod, "PodScheduled")
         && status == "False"
         && reason == "Unschedulable"
     {
-        return Some(unschedulable(pod, message, accelerator));
+        return Some(unschedulable(pod, message, accelerator, advice));
     }
     let status = pod.status.as_ref()?;
     if status.reason.as_deref() == Some("Evicted") {
@@ -126,18 +175,16 @@ fn of_pod(pod: &Pod, accelerator: Option<&str>) -> Option<Finding> {
         .flatten()
         .chain(status.container_statuses.iter().flatten());
     containers
-        .filter_map(|container| of_container(&pod.name_any(), container))
+        .filter_map(|container| of_container(&pod.name_any(), container, advice))
         .next()
 }
 
-fn unschedulable(pod: &Pod, message: &str, accelerator: Option<&str>) -> Finding {
+fn unschedulable(pod: &Pod, message: &str, accelerator: Option<&str>, advice: &Advice) -> Finding {
     let pod = pod.name_any();
     if message.contains("persistentvolumeclaim") || message.contains("PersistentVolumeClaim") {
         return Finding::new(
             Reason::VolumeClaimNotFound,
-            format!(
-                "{pod} cannot be scheduled: {message}. Make the claim, or correct spec.model.source.persistentVolumeClaim.claimName"
-            ),
+            format!("{pod} cannot be scheduled: {message}. {}", advice.claim),
         );
     }
     match accelerator {
@@ -149,14 +196,12 @@ fn unschedulable(pod: &Pod, message: &str, accelerator: Option<&str>) -> Finding
         ),
         _ => Finding::new(
             Reason::Unschedulable,
-            format!(
-                "{pod} cannot be scheduled: {message}. Add room, or lower spec.resources, or correct spec.accelerator.nodeSelector"
-            ),
+            format!("{pod} cannot be scheduled: {message}. {}", advice.room),
         ),
     }
 }
 
-fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
+fn of_container(pod: &str, container: &ContainerStatus, advice: &Advice) -> Option<Finding> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let message = waiting.message.as_deref().unwrap_or_default();
@@ -164,10 +209,7 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
             "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" => {
                 return Some(Finding::new(
                     Reason::ImagePullBackOff,
-                    format!(
-                        "{pod} cannot pull {}: {message}. Correct spec.runtime.image, or give pull credentials in spec.podTemplate.spec.imagePullSecrets",
-                        container.image
-                    ),
+                    format!("{pod} cannot pull {}: {message}. {}", container.image, advice.image),
                 ));
             }
             // A node that has not heard of its Secrets yet says nothing of the one that is missing.
@@ -192,16 +234,19 @@ fn of_container(pod: &str, container: &ContainerStatus) -> Option<Finding> {
     }
     let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
     let ended = state.terminated.as_ref().or(last)?;
-    ended_badly(pod, container, ended)
+    ended_badly(pod, container, ended, advice)
 }
 
-fn ended_badly(pod: &str, container: &ContainerStatus, ended: &ContainerStateTerminated) -> Option<Finding> {
+fn ended_badly(
+    pod: &str,
+    container: &ContainerStatus,
+    ended: &ContainerStateTerminated,
+    advice: &Advice,
+) -> Option<Finding> {
     if ended.reason.as_deref() == Some("OOMKilled") {
         return Some(Finding::new(
             Reason::OOMKilled,
-            format!(
-                "{pod} used more memory than its limit and was ended. Raise spec.resources.memory or lower spec.model.maxContextTokens"
-            ),
+            format!("{pod} used more memory than its limit and was ended. {}", advice.memory),
         ));
     }
     if ended.exit_code == 0 {

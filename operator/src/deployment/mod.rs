@@ -3,7 +3,9 @@
 //! Only the first and the last two touch the cluster. The status is written also when a stage failed.
 
 pub mod build;
+pub mod capture;
 pub mod diagnose;
+pub mod learned;
 pub mod notice;
 pub mod observe;
 pub mod plan;

@@ -11,10 +11,12 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use perennial_crds::REVISION_LABEL;
 
+use super::capture::is_collector;
 use super::diagnose::is_ready;
 use super::plan::{Known, Observed, Running};
 use super::revision::{self, Revision};
 use crate::apply::Current;
+use crate::cycle::lineage::{self, Learned, is_learned};
 use crate::index::{Index, Owner};
 
 /// One cache per kind of child.
@@ -84,6 +86,8 @@ pub struct Children {
     pub current: Current,
     /// Readable revisions.
     pub revisions: Vec<Revision>,
+    /// Models that policies learned from the one in the spec.
+    pub learned: Vec<Learned>,
     /// Pods.
     pub pods: Vec<Arc<Pod>>,
     slices: Vec<Arc<EndpointSlice>>,
@@ -95,8 +99,11 @@ pub struct Children {
 /// If a stored revision cannot be read.
 pub fn children(indexes: &Indexes, owner: &Owner) -> Result<Children, revision::Unreadable> {
     let stored = indexes.revisions.of(owner);
+    let learned = stored.iter().filter(|one| is_learned(one)).filter_map(|one| lineage::read(one));
+    let learned = learned.collect();
     let mut revisions = stored
         .iter()
+        .filter(|one| !is_learned(one))
         .map(|one| revision::read(one))
         .collect::<Result<Vec<_>, _>>()?;
     revisions.sort_by_key(|revision| revision.number);
@@ -110,6 +117,7 @@ pub fn children(indexes: &Indexes, owner: &Owner) -> Result<Children, revision::
             jobs: indexes.jobs.of(owner),
         },
         revisions,
+        learned,
         pods: indexes.pods.of(owner),
         slices: indexes.slices.of(owner),
     })
@@ -126,11 +134,10 @@ impl Children {
 
     /// Pods that serve or are meant to, of all revisions.
     #[must_use]
-    pub fn serving_pods(&self) -> usize {
-        self.pods
-            .iter()
-            .filter(|pod| pod.labels().contains_key(REVISION_LABEL))
-            .count()
+    pub fn serving_pods(&self) -> Vec<&Pod> {
+        let pods = self.pods.iter().map(AsRef::as_ref);
+        pods.filter(|pod: &&Pod| pod.labels().contains_key(REVISION_LABEL))
+            .collect()
     }
 
     /// The Deployment of a revision.
@@ -152,7 +159,7 @@ impl Children {
             entry.failed.clone_from(&revision.failed);
         }
         for deployment in &self.current.deployments {
-            if deployment.metadata.deletion_timestamp.is_none() {
+            if deployment.metadata.deletion_timestamp.is_none() && !is_collector(owner, deployment) {
                 known.entry(deployment.name_any()).or_default().running = Some(self.running(deployment));
             }
         }

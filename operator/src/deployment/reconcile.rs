@@ -14,7 +14,9 @@ use perennial_crds::serving::LoadingProgress;
 use thiserror::Error;
 
 use super::build::{self, Environment};
+use super::capture;
 use super::diagnose::{self, Finding};
+use super::learned;
 use super::observe::{Children, Indexes, children};
 use super::plan::{Observed, Phase, Plan, Wanted, plan};
 use super::resolve::{Resolution, resolution};
@@ -37,6 +39,8 @@ use crate::remember::Remembered;
 const SLOW: Duration = Duration::from_secs(600);
 /// While a pod is starting its progress is read this often.
 const WHILE_STARTING: Duration = Duration::from_secs(2);
+/// After a failure to set up capture it is tried again so soon.
+const CAPTURE_AGAIN: Duration = Duration::from_secs(10);
 /// Old revisions that are kept for going back.
 const HISTORY: usize = 5;
 
@@ -104,6 +108,8 @@ pub struct Shell {
 /// What was decided for one object.
 struct Decision {
     resolution: Resolution,
+    /// The target is a learned model, not the one of the spec.
+    learned: bool,
     target: Option<Target>,
     observed: Observed,
     plan: Plan,
@@ -133,7 +139,7 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
     let mut valid = validate(object)?;
     let verdict = scale(&mut valid, object, shell);
     let children = children(&shell.indexes, &valid.owner)?;
-    let pods: Vec<&Pod> = children.pods.iter().map(AsRef::as_ref).collect();
+    let pods = children.serving_pods();
     let progress = shell.loading.newest(&pods).await;
     let now = Timestamp::now();
     let decision = decide(&valid, &children, shell, now);
@@ -143,7 +149,10 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
         mark_first_to_go(&valid, &children, &decision, verdict, &shell.writer).await?;
     }
     carry_out(&valid, &children, &decision, finding.as_ref(), shell, now).await?;
-    let replicas = i32::try_from(children.serving_pods()).unwrap_or(i32::MAX);
+    let failed = set_up_capture(&valid, &children, shell).await?;
+    let stable = decision.plan.stable.as_deref();
+    let capturing = capture::capturing(&valid, &children, stable, failed.as_deref());
+    let replicas = i32::try_from(pods.len()).unwrap_or(i32::MAX);
     let model = shown_model(&children, &decision);
     let view = View {
         valid: &valid,
@@ -157,10 +166,30 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
         model,
         drift: shell.words.on(&valid.owner),
         verdict,
+        origin: model.map(|model| learned::origin(&children, model)),
+        capturing: capturing.as_ref(),
     };
     let old = shell.remembered.status(object);
     write_status(object, shell, &valid.owner, status(&old, &view, now)).await?;
-    Ok(Action::requeue(next_look(&valid, &decision, &pods, progress.as_ref())))
+    let next = next_look(&valid, &decision, &pods, progress.as_ref());
+    Ok(Action::requeue(match failed {
+        Some(_) => next.min(CAPTURE_AGAIN),
+        None => next,
+    }))
+}
+
+/// Carries out what capture asks for. Why it failed, if it did: that must not keep the model from being served.
+async fn set_up_capture(valid: &Validated, children: &Children, shell: &Shell) -> Result<Option<String>, Error> {
+    let orders = capture::orders(valid, children, &shell.environment);
+    match shell.writer.capture(&valid.owner, &orders, &children.current).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.disposition() == Disposition::Silent => Err(error.into()),
+        Err(error) => {
+            let owner = &valid.owner;
+            tracing::warn!(namespace = owner.namespace, name = owner.name, %error, "Capture cannot be set up; trying again.");
+            Ok(Some(error.to_string()))
+        }
+    }
 }
 
 /// Lets the autoscaler's last word on this object, if it has one, say how many replicas are wanted.
@@ -222,7 +251,7 @@ async fn mark_first_to_go(
             let goes = first.contains(&pod.name_any().as_str());
             if goes != marked {
                 writer
-                    .deletion_cost(&valid.owner, &pod.name_any(), goes.then_some(FIRST))
+                    .annotate_pod(&valid.owner, &pod.name_any(), DELETION_COST, goes.then_some(FIRST))
                     .await?;
             }
         }
@@ -234,8 +263,13 @@ fn decide(valid: &Validated, children: &Children, shell: &Shell, now: Timestamp)
     let jobs: Vec<_> = children.current.jobs.iter().map(AsRef::as_ref).collect();
     let pods: Vec<_> = children.pods.iter().map(AsRef::as_ref).collect();
     let resolution = resolution(valid, &children.revisions, &jobs, &pods, now);
-    let target = match &resolution {
-        Resolution::Known(model) => Some(target(valid, children, &shell.environment, model)),
+    let learned = match &resolution {
+        Resolution::Known(base) => learned::in_effect(valid, children, base, &shell.words.on(&valid.owner)),
+        _ => None,
+    };
+    let target = match (&resolution, &learned) {
+        (_, Some(learned)) => Some(target(&learned.valid, children, &shell.environment, &learned.model)),
+        (Resolution::Known(model), None) => Some(target(valid, children, &shell.environment, model)),
         _ => None,
     };
     let observed = children.observed(&valid.owner);
@@ -251,6 +285,7 @@ fn decide(valid: &Validated, children: &Children, shell: &Shell, now: Timestamp)
     let plan = plan(&observed, &wanted);
     Decision {
         resolution,
+        learned: learned.is_some(),
         target,
         observed,
         plan,
@@ -342,7 +377,8 @@ async fn remember_answer(
     decision: &Decision,
     writer: &Writer,
 ) -> Result<(), Error> {
-    let Some(target) = decision.target.as_ref().filter(|_| !valid.source.pinned) else {
+    let own = !valid.source.pinned && !decision.learned;
+    let Some(target) = decision.target.as_ref().filter(|_| own) else {
         return Ok(());
     };
     let source_hash = revision::source_hash(&valid.source);
@@ -360,6 +396,10 @@ async fn tidy(valid: &Validated, children: &Children, decision: &Decision, write
     let mut in_use: Vec<&str> = decision.plan.deployments.keys().map(String::as_str).collect();
     in_use.extend(decision.plan.stable.as_deref());
     in_use.extend(decision.target.as_ref().map(|target| target.name.as_str()));
+    // What the source of the spec was resolved to is known from there, also while a learned model serves.
+    let source_hash = revision::source_hash(&valid.source);
+    let answers = children.revisions.iter().filter(|stored| stored.answers(&source_hash));
+    in_use.extend(answers.max_by_key(|stored| stored.number).map(|stored| stored.name.as_str()));
     for name in revision::surplus(&children.revisions, &in_use, HISTORY) {
         if let Some(stored) = children
             .current

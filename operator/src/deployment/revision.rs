@@ -170,6 +170,8 @@ struct Inputs<'a> {
     digest: Option<&'a str>,
     environment: &'a [EnvVar],
     claim: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim_path: Option<&'a str>,
     max_context_tokens: Option<u32>,
     image: Option<&'a str>,
     extra_args: &'a [String],
@@ -189,6 +191,7 @@ pub fn name(valid: &Validated, model: &FrozenModel) -> String {
         digest: model.digest.as_deref(),
         environment: &valid.source.environment,
         claim: valid.source.claim.as_deref(),
+        claim_path: valid.source.claim_path.as_deref(),
         max_context_tokens: valid.max_context_tokens,
         image: valid.image.as_deref(),
         extra_args: &valid.extra_args,

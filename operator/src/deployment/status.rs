@@ -7,6 +7,7 @@ use perennial_crds::serving::{LoadingProgress, LoadingStage};
 use perennial_crds::status::{ColdStartStatus, LLMDeploymentStatus, ModelStatus};
 use perennial_crds::{NAME_LABEL, REVISION_LABEL};
 
+use super::capture::Capturing;
 use super::diagnose::Finding;
 use super::plan::{Observed, Phase, Plan};
 use super::resolve::Resolution;
@@ -41,6 +42,10 @@ pub struct View<'a> {
     pub drift: Word,
     /// The autoscaler's last word.
     pub verdict: Option<&'a Verdict>,
+    /// Where that model comes from.
+    pub origin: Option<String>,
+    /// Whether prompts and answers are kept; absent unless they are to be.
+    pub capturing: Option<&'a Capturing>,
 }
 
 /// The status after a complete look at the object.
@@ -66,6 +71,8 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
     };
     conditions.set(ConditionType::Available, &availability(view, ready));
     conditions.set(ConditionType::CapacityAvailable, &capacity(view));
+    let capturing = view.capturing.map(|said| statement(said.works, said.reason, said.message.clone()));
+    conditions.set_if(ConditionType::Capturing, capturing.as_ref());
     conditions.set(ConditionType::ModelResolved, &resolved(view));
     conditions.set(ConditionType::Progressing, &progressing(view, ready, stalled.as_ref()));
     conditions.set(ConditionType::Ready, &ready_statement);
@@ -93,7 +100,10 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
         summary: Some(summary.to_string()),
         stable_revision: view.plan.stable.clone(),
         update_revision: view.target.map(str::to_owned),
-        model: view.model.map(|model| model_status(view.valid, model)),
+        model: view.model.map(|model| ModelStatus {
+            origin: view.origin.clone(),
+            ..model_status(view.valid, model)
+        }),
         cold_start: view.progress.map(|(_, progress)| cold_start(progress)),
         autoscaling: scaling::status(old, view),
         drift: match &view.drift {
@@ -166,6 +176,7 @@ fn model_status(valid: &Validated, model: &FrozenModel) -> ModelStatus {
         resolved_revision: Some(model.resolved_revision().to_owned()),
         digest: model.digest.clone(),
         size_bytes: model.size_bytes.and_then(|size| i64::try_from(size).ok()),
+        origin: None,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodTemplateSpec, SecretKeySelector};
 use perennial_crds::autoscaling::AutoscalingSpec;
-use perennial_crds::llm_deployment::{AcceleratorSpec, ModelSource, ResourcesSpec};
+use perennial_crds::capture_spec::CaptureSpec;
+use perennial_crds::llm_deployment::{AcceleratorSpec, Learned, ModelSource, ResourcesSpec};
 use perennial_crds::serving::{CLAIM_DIRECTORY, REGISTRY_AUTH_VARIABLE};
 use perennial_crds::{LLMDeployment, RESOLVE_AGAIN_ANNOTATION};
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub struct Validated {
     pub replicas: i32,
     /// Limits and targets of the autoscaler.
     pub autoscaling: Option<AutoscalingSpec>,
+    /// What of requests is kept. No part of a revision.
+    pub capture: Option<CaptureSpec>,
     /// Stopped on purpose.
     pub suspended: bool,
     /// New revisions wait.
@@ -66,6 +69,8 @@ pub struct Validated {
     pub overlay: Option<PodTemplateSpec>,
     /// A new value starts a failed rollout once more.
     pub retry: Option<String>,
+    /// Whether a learned model may serve in place of the spec's.
+    pub learned: Learned,
 }
 
 /// Where a model comes from, as a pod needs it.
@@ -81,6 +86,9 @@ pub struct Source {
     pub environment: Vec<EnvVar>,
     /// Claim to mount.
     pub claim: Option<String>,
+    /// Folder of the claim to mount; absent: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claim_path: Option<String>,
     /// A new value resolves once more.
     pub again: Option<String>,
 }
@@ -115,6 +123,7 @@ pub fn validate(object: &LLMDeployment) -> Result<Validated, Error> {
         resources: spec.resources.clone().unwrap_or_default(),
         replicas: if spec.suspend { 0 } else { spec.replicas },
         autoscaling: spec.autoscaling.clone(),
+        capture: spec.capture.clone(),
         suspended: spec.suspend,
         paused: spec.rollout.paused,
         progress_deadline_seconds: spec.rollout.progress_deadline_seconds,
@@ -122,6 +131,7 @@ pub fn validate(object: &LLMDeployment) -> Result<Validated, Error> {
         startup_deadline_seconds: spec.lifecycle.startup_deadline_seconds,
         overlay: overlay(spec.pod_template.as_ref())?,
         retry: annotation(RETRY_ANNOTATION),
+        learned: spec.model.learned,
     })
 }
 
@@ -204,6 +214,7 @@ fn source(source: &ModelSource, digest: Option<String>, again: Option<String>) -
         pinned,
         environment,
         claim,
+        claim_path: None,
         again: again.filter(|_| !pinned),
     }
 }

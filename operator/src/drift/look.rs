@@ -25,12 +25,16 @@ use super::store::{forget, load, store};
 use super::target::{Replica, Target, target};
 use super::terms::{self, About};
 use crate::apply::{self, Writer};
+use crate::cycle::drive::{Drive, Heard, Tools};
+use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
 use crate::metrics::Metrics;
 
 /// Seconds until a store that failed is tried again.
 const STORE_RETRY: i64 = 10;
+/// Seconds from one look to the next while a cycle is under way.
+const CYCLING: i64 = 3;
 /// Seconds until a target without replicas, or none at all, is looked at again.
 const IDLE: i64 = 5;
 
@@ -44,13 +48,16 @@ pub struct Hands {
     pub metrics: Arc<Metrics>,
     /// One baseline is learned at a time.
     pub learning: Semaphore,
+    /// Settings of the operator, for Jobs.
+    pub environment: Environment,
 }
 
 impl Hands {
     /// With these.
     #[must_use]
-    pub fn new(writer: Writer, reader: PaneReader, metrics: Arc<Metrics>) -> Self {
+    pub fn new(writer: Writer, reader: PaneReader, metrics: Arc<Metrics>, environment: Environment) -> Self {
         Self {
+            environment,
             writer,
             reader,
             metrics,
@@ -74,6 +81,7 @@ pub struct Entry {
     /// From then on a time without panes is a time without requests; before it nobody knows.
     covered_from: i64,
     hearing: Hearing,
+    drive: Drive,
     trouble: Option<Trouble>,
     written: Option<DriftPolicyStatus>,
 }
@@ -93,6 +101,7 @@ impl Entry {
             boots: HashMap::new(),
             covered_from: i64::MAX,
             hearing: Hearing::Unknown,
+            drive: Drive::default(),
             trouble: None,
             written: None,
         }
@@ -144,7 +153,11 @@ impl Entry {
                     name: object.name_any(),
                 };
                 let target = target(indexes, &name, object);
-                self.watch(owner, policy, &target, &terms, hands, now.as_second()).await
+                let watched = self.watch(owner, policy, &target, &terms, hands, now.as_second()).await;
+                match watched {
+                    Ok(()) => self.cycle(owner, policy, object, indexes, hands, now.as_second()).await,
+                    Err(trouble) => Err(trouble),
+                }
             }
             (trouble, _) => {
                 self.due = now.as_second() + IDLE;
@@ -165,8 +178,35 @@ impl Entry {
         self.say(owner, policy, &terms, hands, now).await;
     }
 
+    async fn cycle(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        object: &LLMDeployment,
+        indexes: &Indexes,
+        hands: &Hands,
+        now: i64,
+    ) -> Result<(), Trouble> {
+        let tools = Tools {
+            writer: &hands.writer,
+            indexes,
+            environment: &hands.environment,
+            metrics: &hands.metrics,
+        };
+        let heard = Heard {
+            memory: self.memory.as_ref(),
+            all: matches!(self.hearing, Hearing::All(_)),
+        };
+        self.drive.look(owner, policy, object, heard, &tools, now).await?;
+        if self.drive.is_running() {
+            self.due = self.due.min(now + CYCLING);
+        }
+        Ok(())
+    }
+
     /// Lets go of everything; it is read again from what is stored.
     fn let_go(&mut self) {
+        self.drive = Drive::default();
         self.loaded = false;
         self.memory = None;
         self.drop_assembler();
@@ -390,6 +430,7 @@ impl Entry {
             memory: self.memory.as_ref(),
             hearing: &self.hearing,
             trouble: self.trouble.as_ref(),
+            cycles: self.drive.cycles(),
         };
         let mut new = status(&old, &view, now);
         if self.memory.is_none() && self.trouble.is_some() {
@@ -431,6 +472,16 @@ fn keep(new: &mut DriftPolicyStatus, old: &DriftPolicyStatus) {
     new.observation.clone_from(&old.observation);
     new.evidence.clone_from(&old.evidence);
     new.signals.clone_from(&old.signals);
+    new.cycle.clone_from(&old.cycle);
+    new.cycles.clone_from(&old.cycles);
+    new.cooldown_until.clone_from(&old.cooldown_until);
+    new.unpromoted_in_a_row = old.unpromoted_in_a_row;
+    for kind in ["RetrainingBlocked", "CandidateAvailable"] {
+        let before = old.conditions.iter().find(|condition| condition.type_ == kind);
+        if let Some(before) = before.filter(|_| new.conditions.iter().all(|condition| condition.type_ != kind)) {
+            new.conditions.push(before.clone());
+        }
+    }
     for kind in ["BaselineReady", "Drifted"] {
         let before = old.conditions.iter().find(|condition| condition.type_ == kind);
         let after = new.conditions.iter_mut().find(|condition| condition.type_ == kind);

@@ -44,8 +44,13 @@ pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> 
     }
     if old.phase != new.phase && !(restarted && new.phase == Some(Phase::Watching)) {
         match (old.phase, new.phase) {
-            (_, Some(Phase::Suspected)) => tell(false, "DriftSuspected", said(ConditionType::Drifted)),
-            (_, Some(Phase::Drifted)) => tell(true, "DriftConfirmed", said(ConditionType::Drifted)),
+            // From a stage of a cycle it only goes back to where the evidence stands.
+            (before, Some(Phase::Suspected)) if !before.is_some_and(is_stage) => {
+                tell(false, "DriftSuspected", said(ConditionType::Drifted))
+            }
+            (before, Some(Phase::Drifted)) if !before.is_some_and(is_stage) => {
+                tell(true, "DriftConfirmed", said(ConditionType::Drifted))
+            }
             (Some(Phase::Suspected), Some(Phase::Watching)) => {
                 tell(
                     false,
@@ -60,6 +65,9 @@ pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> 
             _ => {}
         }
     }
+    if let Some((warning, reason, note)) = cycle(old, new) {
+        tell(warning, reason, note);
+    }
     let (before, after) = (reason(old, ConditionType::Ready), reason(new, ConditionType::Ready));
     let fine = [Reason::PolicyActive.as_str(), Reason::Learning.as_str(), ""].contains(&after);
     if before != after && !fine && new.phase != Some(Phase::Stalled) {
@@ -70,6 +78,43 @@ pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> 
         notice.note.truncate(notice.note.floor_char_boundary(1024));
     }
     notices
+}
+
+fn is_stage(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Preparing | Phase::Retraining | Phase::Evaluating | Phase::Proposed | Phase::RollingOut
+    )
+}
+
+/// What is worth telling of cycles.
+fn cycle(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Option<(bool, &'static str, String)> {
+    if let Some(ended) = new.cycles.first()
+        && old.cycles.first().map(|cycle| &cycle.id) != Some(&ended.id)
+    {
+        let note = format!("Cycle {}: {}", ended.id, ended.message);
+        return Some(match ended.outcome.as_str() {
+            "Promoted" => (false, "ModelPromoted", note),
+            "Failed" | "RolledBack" => (true, "CycleEnded", note),
+            _ => (false, "CycleEnded", note),
+        });
+    }
+    let now = new.cycle.as_ref()?;
+    if old.cycle.as_ref().map(|cycle| &cycle.id) != Some(&now.id) {
+        return Some((
+            false,
+            "CycleBegun",
+            format!("Cycle {} looks for a better model, because of {}", now.id, now.cause),
+        ));
+    }
+    (old.phase != new.phase && new.phase == Some(Phase::Proposed)).then(|| {
+        let digest = now.candidate.as_ref().map_or("", |candidate| candidate.digest.as_str());
+        (
+            false,
+            "CandidateProposed",
+            format!("Cycle {}: {digest} passed the gate", now.id),
+        )
+    })
 }
 
 fn find(

@@ -31,6 +31,8 @@ const CHUNK: i64 = 12;
 pub const LARGEST: usize = 700 * 1024;
 /// Label that says what a ConfigMap of a policy holds.
 const CONTENT_LABEL: &str = "perennial.dev/drift-content";
+/// The content of the ConfigMap with the ledger of cycles, which outlives baselines.
+pub(crate) const CYCLES: &str = "cycles";
 const RECORD: &str = "record.json";
 const STATE: &str = "state";
 const BASELINE: &str = "baseline";
@@ -102,10 +104,10 @@ pub fn panes_selector(policy: &str) -> String {
     format!("{POLICY_LABEL}={policy},{CONTENT_LABEL}=panes")
 }
 
-/// Labels of all ConfigMaps of a policy, as a selector.
+/// Labels of all ConfigMaps of a policy but the ledger of its cycles, as a selector.
 #[must_use]
 pub fn selector(policy: &str) -> String {
-    format!("{POLICY_LABEL}={policy}")
+    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL}!={CYCLES}")
 }
 
 /// The ConfigMap with the evidence.
@@ -304,7 +306,7 @@ fn binary<'a>(map: &'a ConfigMap, key: &str) -> Option<&'a [u8]> {
     map.binary_data.as_ref()?.get(key).map(|bytes| bytes.0.as_slice())
 }
 
-fn config_map(policy: &DriftPolicy, name: String, content: &str) -> ConfigMap {
+pub(crate) fn config_map(policy: &DriftPolicy, name: String, content: &str) -> ConfigMap {
     let labels = [
         ("app.kubernetes.io/managed-by", "perennial".to_owned()),
         (POLICY_LABEL, policy.name_any()),

@@ -16,6 +16,7 @@ use perennial_drift::policy::Policy;
 use super::memory::{Memory, Stage, learned_percent};
 use super::record::baseline_name;
 use crate::conditions::{Conditions, Statement, statement};
+use crate::cycle::words::{self, Cycles};
 
 /// Sentences of signals in a message.
 const TOLD: usize = 3;
@@ -61,6 +62,8 @@ pub struct View<'a> {
     pub hearing: &'a Hearing,
     /// Why it can do nothing.
     pub trouble: Option<&'a Trouble>,
+    /// Where its cycles stand.
+    pub cycles: Option<Cycles<'a>>,
 }
 
 /// The status after a look.
@@ -72,11 +75,13 @@ pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> Drift
     let phase = if stalled.is_some() {
         Phase::Stalled
     } else {
-        phase(report.as_ref())
+        view.cycles
+            .and_then(words::phase)
+            .unwrap_or_else(|| phase(report.as_ref()))
     };
-    let changed = matches!(phase, Phase::Suspected | Phase::Drifted);
+    let changed = !matches!(phase, Phase::Learning | Phase::Watching | Phase::Stalled);
     let since = match &report {
-        Some(report) if phase != Phase::Stalled => Some(time(report.phase_since)),
+        Some(report) if phase == self::phase(Some(report)) => Some(time(report.phase_since)),
         _ if old.phase == Some(phase) => old.phase_since.clone(),
         _ => Some(time(now.as_second())),
     };
@@ -91,8 +96,12 @@ pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> Drift
     let observing = observing(view);
     conditions.set(ConditionType::Observing, &observing);
     conditions.set(ConditionType::Ready, &ready(view, stalled.as_ref(), &observing));
+    if let Some(cycles) = view.cycles {
+        conditions.set(ConditionType::RetrainingBlocked, &words::blocked(cycles.standing));
+        conditions.set(ConditionType::CandidateAvailable, &words::candidate(cycles));
+    }
     conditions.set_if(ConditionType::Stalled, stalled.as_ref());
-    DriftPolicyStatus {
+    let mut status = DriftPolicyStatus {
         observed_generation: conditions.generation,
         phase: Some(phase),
         phase_since: since,
@@ -112,7 +121,17 @@ pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> Drift
             .take(16)
             .collect(),
         conditions: conditions.new,
+        ..DriftPolicyStatus::default()
+    };
+    if let Some(cycles) = view.cycles {
+        words::tell(
+            &mut status,
+            cycles,
+            &view.policy.name_any(),
+            view.policy.spec.history.cycles,
+        );
     }
+    status
 }
 
 fn time(seconds: i64) -> Time {
@@ -144,6 +163,16 @@ fn stalled(view: &View<'_>, report: Option<&Report>) -> Option<Statement> {
             true,
             Reason::TargetTaken,
             format!("the older DriftPolicy {other} watches the LLMDeployment {target} already: remove one of the two"),
+        ));
+    }
+    if let Some(cycles) = view.cycles.filter(|cycles| cycles.ledger.stalled_at.is_some()) {
+        return Some(statement(
+            true,
+            Reason::NoProgress,
+            format!(
+                "{} cycles in a row brought nothing better, and no more are tried: look at status.cycles, and change the policy to go on",
+                cycles.ledger.unpromoted
+            ),
         ));
     }
     let report = report?;

@@ -68,6 +68,7 @@ pub fn valid(spec: &str) -> Validated {
 pub fn environment() -> Environment {
     Environment {
         server_image: "registry.example/perennial-server:1.0.0".to_owned(),
+        trainer_image: "registry.example/perennial-trainer:1.0.0".to_owned(),
         plain_http_registries: Vec::new(),
     }
 }

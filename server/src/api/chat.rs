@@ -12,13 +12,14 @@ use super::observed::Observed;
 use super::parameters::Parameters;
 use super::stream::{Events, collect, respond};
 use super::{available, request_id};
+use crate::capture::Texts;
 use crate::observation::Question;
 use crate::shared::{Shared, seconds_since_1970};
 use crate::text::Message;
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
-    Observed(observed): Observed,
+    observed: Observed,
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     parameters.model(&shared.served_model_name)?;
@@ -28,10 +29,11 @@ pub(super) async fn create(
     let user = parameters.user()?;
     parameters.finish()?;
     let service = available(&shared)?;
-    let question = observed.map(|id| question(id, user, &messages));
+    let texts = Some(Texts::Chat(&messages));
+    let asked = observed.asked(&shared, user, texts, |id, user| question(id, user, &messages));
     let failed = |error| ApiError::from_submit(error, "messages");
     let prompt = service.encode_chat(messages).await.map_err(failed)?;
-    let generation = service.generate(&shared, prompt, options, question).map_err(failed)?;
+    let generation = service.generate(&shared, prompt, options, asked).map_err(failed)?;
     let answer = Answer {
         id: request_id::unique("chatcmpl-"),
         created: seconds_since_1970(),

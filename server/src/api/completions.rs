@@ -12,6 +12,7 @@ use super::observed::Observed;
 use super::parameters::Parameters;
 use super::stream::{Events, collect, respond};
 use super::{available, request_id};
+use crate::capture::Texts;
 use crate::observation::Question;
 use crate::shared::{Shared, seconds_since_1970};
 use crate::text::Service;
@@ -21,7 +22,7 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
-    Observed(observed): Observed,
+    observed: Observed,
     mut parameters: Parameters,
 ) -> Result<Response, ApiError> {
     parameters.model(&shared.served_model_name)?;
@@ -33,13 +34,13 @@ pub(super) async fn create(
     parameters.finish()?;
     let service = available(&shared)?;
     let prompt = parse(prompt)?;
-    let question = observed.map(|id| {
-        let text = prompt.text();
+    let text = prompt.text();
+    let asked = observed.asked(&shared, user, text.map(Texts::Prompt), |id, user| {
         Question::new(id, user, text, text.map(|text| text.chars().count()))
     });
     let prompt = encode(service, prompt).await?;
     let generation = service
-        .generate(&shared, prompt, options, question)
+        .generate(&shared, prompt, options, asked)
         .map_err(|error| ApiError::from_submit(error, "prompt"))?;
     let answer = Answer {
         id: request_id::unique("cmpl-"),

@@ -84,6 +84,17 @@ impl ApiError {
         )
     }
 
+    /// The server is not set up for it.
+    #[must_use]
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "invalid_request_error",
+            Some(code),
+            message.into(),
+        )
+    }
+
     /// The body is too large.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod error;
+mod feedback;
 mod models;
 mod observed;
 mod parameters;
@@ -32,6 +33,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/feedback", post(feedback::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/openapi.json", get(openapi))

@@ -1,4 +1,4 @@
-//! Whether a request is counted in drift panes, and as whose: its headers say so.
+//! Whether a request is counted in drift panes and may be kept for retraining, and as whose: its headers say so.
 
 use std::convert::Infallible;
 
@@ -6,7 +6,13 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 
+use perennial_crds::capture::Level;
+
 use super::request_id;
+use crate::capture::Texts;
+use crate::observation::Question;
+use crate::shared::Shared;
+use crate::text::Asked;
 
 const OBSERVE: HeaderName = HeaderName::from_static("x-perennial-observe");
 const TRAFFIC: HeaderName = HeaderName::from_static("x-perennial-traffic");
@@ -30,6 +36,25 @@ impl Observed {
         }
         let id = headers.get(request_id::NAME).and_then(|id| id.to_str().ok());
         Self(Some(id.unwrap_or_default().to_owned()))
+    }
+
+    /// What the panes and the sample are to know of the request. Nothing is copied that is not wanted. `texts` is `None` where
+    /// only token ids are known, of which nothing can be learned.
+    pub(super) fn asked(
+        self,
+        shared: &Shared,
+        user: Option<String>,
+        texts: Option<Texts<'_>>,
+        question: impl FnOnce(String, Option<String>) -> Question,
+    ) -> Asked {
+        let Some(id) = self.0.filter(|_| shared.capture.level() > Level::None) else {
+            return Asked::default();
+        };
+        let draft = texts.and_then(|texts| shared.capture.draft(&id, user.as_deref(), texts));
+        Asked {
+            draft,
+            question: Some(question(id, user)),
+        }
     }
 }
 

@@ -174,8 +174,15 @@ impl Parameters {
         })
     }
 
-    fn between(&mut self, name: &str, lowest: f32, highest: f32, expected: &str) -> Result<Option<f32>, ApiError> {
-        let value: Option<f32> = self.optional(name, expected)?;
+    /// Takes a number within bounds.
+    pub(super) fn between<T: DeserializeOwned + PartialOrd>(
+        &mut self,
+        name: &str,
+        lowest: T,
+        highest: T,
+        expected: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let value: Option<T> = self.optional(name, expected)?;
         match value {
             Some(number) if !(lowest..=highest).contains(&number) => {
                 Err(ApiError::parameter(name, format!("`{name}` must be {expected}")))
@@ -199,6 +206,14 @@ impl Parameters {
         Ok(stops)
     }
 
+    /// Refuses what is left.
+    pub(super) fn nothing_else(self) -> Result<(), ApiError> {
+        match self.0.into_iter().next() {
+            Some((name, _)) => Err(unknown(&name)),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what is left, unless it has no effect.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         for (name, value) in self.0 {
@@ -211,14 +226,16 @@ impl Parameters {
                     let message = format!("`{name}` is not supported by this server except as {neutral}; remove it");
                     return Err(ApiError::unsupported(&name, message));
                 }
-                None => {
-                    let message = format!("`{name}` is not a parameter that this server knows; remove it");
-                    return Err(ApiError::unsupported(&name, message));
-                }
+                None => return Err(unknown(&name)),
             }
         }
         Ok(())
     }
+}
+
+fn unknown(name: &str) -> ApiError {
+    let message = format!("`{name}` is not a parameter that this server knows; remove it");
+    ApiError::unsupported(name, message)
 }
 
 /// Whether a value is the one that changes nothing; numbers are compared as numbers.

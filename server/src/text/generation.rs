@@ -9,8 +9,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::demux::Demux;
 use super::mailbox::Mailbox;
 use super::stop::StopStrings;
+use super::traces::Traces;
 use crate::metrics::Outcome;
-use crate::observation::{End, Recording};
+use crate::observation::End;
 use crate::shared::Shared;
 
 /// How an answer ended.
@@ -42,8 +43,7 @@ pub struct Generation {
     shared: Arc<Shared>,
     text: TokenStream,
     stop: StopStrings,
-    /// What will be counted of it; `None` if it is not observed.
-    recording: Option<Recording>,
+    traces: Traces,
     prompt_tokens: usize,
     generated_tokens: usize,
     finished: bool,
@@ -64,7 +64,7 @@ impl Generation {
         shared: Arc<Shared>,
         tokenizer: ModelTokenizer,
         stop: StopStrings,
-        recording: Option<Recording>,
+        traces: Traces,
         prompt_tokens: usize,
     ) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Generation {
             demux,
             text: TokenStream::new(tokenizer),
             stop,
-            recording,
+            traces,
             prompt_tokens,
             generated_tokens: 0,
             finished: false,
@@ -108,9 +108,7 @@ impl Generation {
                 () = abort.cancelled() => Ok(failed("the server is shutting down and the drain period is over")),
             };
             let piece = piece.unwrap_or_else(|error| failed(&error.to_string()));
-            if let Some(recording) = &mut self.recording {
-                recording.push(&piece.text);
-            }
+            self.traces.push(&piece.text);
             if let Some(finish) = &piece.finish {
                 self.close(outcome(finish));
                 return Some(piece);
@@ -161,15 +159,14 @@ impl Generation {
         self.finished = true;
         self.control = None;
         self.demux.finish(self.id, outcome, &self.shared.metrics);
-        if let Some(recording) = self.recording.take() {
-            let pace = self.mailbox.pace();
-            self.shared.observer.hand_over(recording.end(End {
-                outcome,
-                output_tokens: self.generated_tokens,
-                first_token: pace.first_token,
-                between_tokens: pace.between_tokens,
-            }));
-        }
+        let pace = self.mailbox.pace();
+        let end = End {
+            outcome,
+            output_tokens: self.generated_tokens,
+            first_token: pace.first_token,
+            between_tokens: pace.between_tokens,
+        };
+        self.traces.end(&self.shared, end);
     }
 }
 

@@ -5,10 +5,11 @@ mod generation;
 mod mailbox;
 mod service;
 mod stop;
-mod template;
+mod traces;
 
 pub use demux::Demux;
 pub use generation::{Finish, Generation, Piece};
+pub use perennial_engine::template::{ChatTemplate, Message, TemplateError};
 pub use service::{Service, SubmitError, TextOptions};
 pub use stop::StopStrings;
-pub use template::{ChatTemplate, Message, TemplateError};
+pub use traces::Asked;

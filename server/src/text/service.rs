@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use perennial_engine::template::{ChatTemplate, Message, TemplateError};
 use perennial_engine::tokenizer::{ModelTokenizer, TokenizerError};
 use perennial_engine::{Engine, Queued, Rejected, RequestId, Sampling};
 
 use super::demux::Demux;
 use super::generation::Generation;
 use super::stop::StopStrings;
-use super::template::{ChatTemplate, Message, TemplateError};
-use crate::observation::{Question, Recording};
+use super::traces::{Asked, Traces};
 use crate::shared::Shared;
 
 /// Longer prompts are tokenised on a thread for blocking work, so that other requests' tokens keep flowing.
@@ -101,7 +101,7 @@ impl Service {
         off_thread(prompt.len(), move || Ok(tokenizer.encode_prompt(&prompt)?)).await
     }
 
-    /// Begins to generate. What `question` says is counted with the answer; nothing is for `None`.
+    /// Begins to generate. What `asked` says is counted and kept with the answer.
     ///
     /// # Errors
     /// What the engine refuses.
@@ -110,13 +110,13 @@ impl Service {
         shared: &Arc<Shared>,
         prompt: Vec<u32>,
         options: TextOptions,
-        question: Option<Question>,
+        asked: Asked,
     ) -> Result<Generation, SubmitError> {
         let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let prompt_tokens = prompt.len();
         let left = self.engine.info().max_length.saturating_sub(prompt_tokens);
         let max_tokens = options.max_tokens.unwrap_or(left).max(1);
-        let recording = question.map(|question| Recording::new(question, &prompt));
+        let traces = Traces::new(asked, &prompt);
         let mailbox = self.demux.register(id, prompt_tokens);
         let request = Queued {
             id,
@@ -138,7 +138,7 @@ impl Service {
                     Arc::clone(shared),
                     tokenizer,
                     stop,
-                    recording,
+                    traces,
                     prompt_tokens,
                 ))
             }

@@ -221,7 +221,7 @@ async fn the_document_describes_every_route() {
     .await;
     let document: Value = serde_json::from_str(&text(response).await).expect("JSON");
     let paths: Vec<&String> = document["paths"].as_object().expect("paths").keys().collect();
-    assert_eq!(paths.len(), 5, "{paths:?}");
+    assert_eq!(paths.len(), 6, "{paths:?}");
     for path in paths {
         let path = path.replace("{model}", MODEL);
         let response = call(&shared, Request::get(&path).body(Body::empty()).expect("a request")).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::{call, chat, events, eventually, first_event, object, probe, server};
 use axum::http::StatusCode;
 use http_body_util::BodyExt;
+use perennial_server::capture::BUFFER_BYTES;
 use perennial_server::lifecycle::Phase;
 use perennial_server::shared::Shared;
 use serde_json::json;
@@ -126,7 +127,8 @@ async fn what_outlasts_the_drain_ends_with_an_error_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_model_is_ready_work_is_refused() {
-    let shared = Arc::new(Shared::new(crate::support::MODEL.to_owned(), false).expect("metrics"));
+    let shared = Shared::new(crate::support::MODEL.to_owned(), false, BUFFER_BYTES);
+    let shared = Arc::new(shared.expect("metrics"));
     let refused = call(&shared, chat(json!({}))).await;
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     let message = object(refused).await["error"]["message"].to_string();

@@ -7,6 +7,9 @@
 )]
 
 mod api;
+mod capture;
+mod collector;
+mod feedback;
 mod lifecycle;
 mod panes;
 mod support;

@@ -12,6 +12,7 @@ use perennial_drift::features::{Encoder, Extractor};
 use perennial_drift::pane::Pane;
 use perennial_drift::pane::layout::Layout;
 use perennial_drift::signal::Signal;
+use perennial_server::capture::BUFFER_BYTES;
 use perennial_server::shared::{Shared, seconds_since_1970};
 use serde_json::{Value, json};
 
@@ -210,7 +211,7 @@ async fn what_nobody_asked_or_wants_counted_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_length_of_panes_is_set_and_read() {
-    let shared = Arc::new(Shared::new(MODEL.to_owned(), false).expect("a state"));
+    let shared = Arc::new(Shared::new(MODEL.to_owned(), false, BUFFER_BYTES).expect("a state"));
     let before = page(&shared, "").await;
     assert_eq!(
         (before.pane_seconds, before.panes.len(), before.lost),

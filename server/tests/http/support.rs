@@ -24,7 +24,8 @@ pub async fn server(flags: &str) -> Arc<Shared> {
     let Command::Serve(arguments) = cli.command else {
         panic!("not serve")
     };
-    let shared = Arc::new(Shared::new(MODEL.to_owned(), true).expect("metrics"));
+    let bytes = usize::try_from(arguments.capture_buffer_bytes).expect("a size");
+    let shared = Arc::new(Shared::new(MODEL.to_owned(), true, bytes).expect("metrics"));
     startup::bring_up(&shared, &arguments, &CancellationToken::new())
         .await
         .expect("a model");

@@ -73,6 +73,7 @@ impl Operator {
         let process = Command::new(program)
             .args([
                 "--server-image=registry.example/perennial-server:bench",
+                "--trainer-image=registry.example/perennial-trainer:bench",
                 "--log-level=warn",
             ])
             .arg(format!("--admin-address={admin}"))

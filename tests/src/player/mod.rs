@@ -41,6 +41,8 @@ pub enum Play {
     Evicted(String),
     /// It ended with this exit code, having written these last words.
     Ended(i32, String),
+    /// Its first container wrote these last words and ended well; then it ended as well, having written the second.
+    Checked(String, String),
 }
 
 impl Play {

@@ -22,6 +22,7 @@ pub(super) fn of(pod: &Pod, play: &Play, address: &str) -> Value {
         Play::Nothing | Play::ImagePullBackOff | Play::ConfigError(_) => ("Pending", false),
         Play::Evicted(_) => ("Failed", false),
         Play::Ended(code, _) => (if *code == 0 { "Succeeded" } else { "Failed" }, false),
+        Play::Checked(..) => ("Succeeded", false),
     };
     let has_address = matches!(
         play,
@@ -33,6 +34,14 @@ pub(super) fn of(pod: &Pod, play: &Play, address: &str) -> Value {
     };
     let condition = |kind: &str, holds: bool| json!({"type": kind, "status": if holds { "True" } else { "False" }, "lastTransitionTime": since});
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let first = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let first: Vec<Value> = match play {
+        Play::Checked(words, _) => {
+            let ended = Play::Ended(0, words.clone());
+            first.map(|one| container(one, &ended, since.as_deref())).collect()
+        }
+        _ => Vec::new(),
+    };
     let evicted = match play {
         Play::Evicted(message) => (Some("Evicted"), Some(message)),
         _ => (None, None),
@@ -49,6 +58,7 @@ pub(super) fn of(pod: &Pod, play: &Play, address: &str) -> Value {
             condition("PodScheduled", true), condition("Initialized", true),
             condition("ContainersReady", ready), condition("Ready", ready),
         ],
+        "initContainerStatuses": first,
         "containerStatuses": containers.map(|one| container(one, play, since.as_deref())).collect::<Vec<_>>(),
     }})
 }
@@ -85,7 +95,7 @@ fn container(container: &Container, play: &Play, since: Option<&str>) -> Value {
             terminated("OOMKilled", 137, ""),
         ),
         Play::Evicted(_) => (false, 0, terminated("Error", 137, ""), json!({})),
-        Play::Ended(0, words) => (false, 0, terminated("Completed", 0, words), json!({})),
+        Play::Ended(0, words) | Play::Checked(_, words) => (false, 0, terminated("Completed", 0, words), json!({})),
         Play::Ended(code, words) => (false, 0, terminated("Error", *code, words), json!({})),
     };
     json!({

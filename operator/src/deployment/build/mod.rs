@@ -1,5 +1,6 @@
 //! From values to Kubernetes objects. Pure: same inputs, same bytes.
 
+mod collector;
 mod job;
 mod pod;
 mod workload;
@@ -11,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use perennial_crds::{NAME_LABEL, REVISION_LABEL};
 
+pub use collector::{CAPTURE, COMPONENT_LABEL, collector_deployment, collector_name, collector_service};
 pub use job::{RESOLVE_LABEL, resolve_job, resolve_job_name};
-pub use pod::freeze;
+pub use pod::{POD_VOLUME, freeze};
 pub use workload::{deployment, disruption_budget, service, service_account};
 
 use super::validate::Validated;
@@ -22,6 +24,8 @@ use super::validate::Validated;
 pub struct Environment {
     /// Image of the server when the object names none.
     pub server_image: String,
+    /// Image of the collector and of the default Jobs of a cycle.
+    pub trainer_image: String,
     /// Registries that serving pods may talk to without TLS, `HOST:PORT`.
     pub plain_http_registries: Vec<String>,
 }

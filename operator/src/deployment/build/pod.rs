@@ -2,11 +2,13 @@
 
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use perennial_crds::capture::{CAPTURE_ANNOTATION, POD_DIRECTORY, TERMS_FILE};
 use perennial_crds::serving::{API_PORT, CLAIM_DIRECTORY, METRICS_PORT, SCRATCH_DIRECTORY};
 
 use super::super::SERVER;
@@ -21,6 +23,8 @@ const KILL_MARGIN_SECONDS: i64 = 10;
 /// Seconds between two looks at a starting pod: how late a ready pod may be noticed.
 const STARTUP_PERIOD_SECONDS: i32 = 2;
 const USER: i64 = 65532;
+/// Volume of a serving pod with its own annotations.
+pub const POD_VOLUME: &str = "pod-info";
 
 /// Renders everything that is frozen in a revision.
 #[must_use]
@@ -33,10 +37,10 @@ pub fn freeze(valid: &Validated, environment: &Environment, name: &str, model: &
             annotations: Some([("kubectl.kubernetes.io/default-container".to_owned(), SERVER.to_owned())].into()),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod_spec(
+        spec: Some(told(pod_spec(
             valid,
             server_container(valid, environment, &image, args.clone()),
-        )),
+        ))),
     };
     if let Some(overlay) = &valid.overlay {
         template.merge_from(overlay.clone());
@@ -52,6 +56,35 @@ pub fn freeze(valid: &Validated, environment: &Environment, name: &str, model: &
         args,
         template,
     }
+}
+
+/// The pod with the file in which it reads what to keep of requests. Nothing in it depends on `spec.capture`: the file follows the
+/// pod's annotation.
+fn told(mut pod: PodSpec) -> PodSpec {
+    pod.volumes.get_or_insert_default().push(Volume {
+        name: POD_VOLUME.to_owned(),
+        downward_api: Some(DownwardAPIVolumeSource {
+            items: Some(vec![DownwardAPIVolumeFile {
+                path: TERMS_FILE.to_owned(),
+                field_ref: Some(ObjectFieldSelector {
+                    field_path: format!("metadata.annotations['{CAPTURE_ANNOTATION}']"),
+                    api_version: None,
+                }),
+                ..DownwardAPIVolumeFile::default()
+            }]),
+            default_mode: None,
+        }),
+        ..Volume::default()
+    });
+    for server in pod.containers.iter_mut().filter(|container| container.name == SERVER) {
+        server.volume_mounts.get_or_insert_default().push(VolumeMount {
+            name: POD_VOLUME.to_owned(),
+            mount_path: POD_DIRECTORY.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
+    pod
 }
 
 fn serve_args(valid: &Validated, model: &FrozenModel) -> Vec<String> {
@@ -166,7 +199,10 @@ pub(super) fn bare_container(
         .source
         .claim
         .as_ref()
-        .map(|_| mount("model", CLAIM_DIRECTORY, true));
+        .map(|_| VolumeMount {
+            sub_path: valid.source.claim_path.clone(),
+            ..mount("model", CLAIM_DIRECTORY, true)
+        });
     Container {
         name: SERVER.to_owned(),
         image: Some(image.to_owned()),

@@ -4,7 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, context};
 
-use perennial_engine::tokenizer::SpecialTokens;
+use crate::tokenizer::SpecialTokens;
 
 const NAME: &str = "chat";
 

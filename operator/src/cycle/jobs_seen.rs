@@ -1,0 +1,224 @@
+//! How a Job and its pods are. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+
+use super::jobs::{VERIFY, gpus};
+use super::step::{End, Seen, State};
+
+/// What is seen of a Job, with all of its pods.
+#[must_use]
+pub fn seen(job: &Job, pods: &[Pod]) -> Seen {
+    Seen {
+        uid: job.uid().unwrap_or_default(),
+        state: state(job, pods),
+    }
+}
+
+/// Whether a Job has ended.
+#[must_use]
+pub fn has_ended(job: &Job) -> bool {
+    ended(job).is_some()
+}
+
+fn state(job: &Job, pods: &[Pod]) -> State {
+    if let Some((succeeded, why)) = ended(job) {
+        return State::Ended(end(job, pods, succeeded, why));
+    }
+    let started = pods.iter().filter_map(running_since).min();
+    if let Some(since) = started {
+        return State::Running(since);
+    }
+    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
+    let why = if suspended {
+        "its queue has not let it in".to_owned()
+    } else {
+        pods.iter()
+            .find_map(waiting_for)
+            .unwrap_or_else(|| "its pod is being made".to_owned())
+    };
+    State::Waiting(why)
+}
+
+/// Whether it succeeded, and Kubernetes' words, once it has ended.
+fn ended(job: &Job) -> Option<(bool, String)> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let end = conditions
+        .iter()
+        .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")?;
+    let words = [end.reason.as_deref(), end.message.as_deref()];
+    let words: Vec<&str> = words.into_iter().flatten().filter(|word| !word.is_empty()).collect();
+    Some((end.type_ == "Complete", words.join(": ")))
+}
+
+fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
+    let count = gpus_of(job);
+    let seconds: i64 = pods.iter().filter_map(seconds).sum();
+    // The pod that ended last, of those that ended as the Job did.
+    let mut of_outcome: Vec<&Pod> = pods
+        .iter()
+        .filter(|pod| (phase(pod) == "Succeeded") == succeeded)
+        .collect();
+    of_outcome.sort_by_key(|pod| ended_at(pod));
+    let last = of_outcome.last().copied();
+    let main = last.and_then(|pod| statuses(pod, false).find(|status| terminated(status).is_some()));
+    let verification = last.and_then(|pod| statuses(pod, true).find(|status| status.name == VERIFY));
+    let why = match (succeeded, main.and_then(terminated)) {
+        (false, Some(ended)) => {
+            let reason = ended.reason.clone().unwrap_or_default();
+            format!("{reason} with exit code {} ({why})", ended.exit_code)
+        }
+        _ => why,
+    };
+    End {
+        succeeded,
+        message: main.and_then(message),
+        verification: verification.and_then(message),
+        why,
+        gpu_seconds: seconds.saturating_mul(count),
+    }
+}
+
+fn gpus_of(job: &Job) -> i64 {
+    gpus(Some(&k8s_openapi::api::batch::v1::JobTemplateSpec {
+        metadata: None,
+        spec: job.spec.clone(),
+    }))
+}
+
+fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+fn statuses(pod: &Pod, init: bool) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let found = status.and_then(|status| {
+        if init {
+            status.init_container_statuses.as_ref()
+        } else {
+            status.container_statuses.as_ref()
+        }
+    });
+    found.into_iter().flatten()
+}
+
+fn terminated(status: &ContainerStatus) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+fn message(status: &ContainerStatus) -> Option<String> {
+    terminated(status)?
+        .message
+        .clone()
+        .filter(|message| !message.trim().is_empty())
+}
+
+fn second(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -> Option<i64> {
+    Some(time?.0.as_second())
+}
+
+fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let ends = statuses(pod, false).chain(statuses(pod, true)).filter_map(terminated);
+    ends.filter_map(|ended| Some(ended.finished_at.as_ref()?.0)).max()
+}
+
+/// Seconds that a pod held its devices.
+fn seconds(pod: &Pod) -> Option<i64> {
+    let began = second(pod.status.as_ref()?.start_time.as_ref())?;
+    Some((ended_at(pod)?.as_second() - began).max(0))
+}
+
+fn running_since(pod: &Pod) -> Option<i64> {
+    let running = |status: &ContainerStatus| second(status.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+    statuses(pod, false).chain(statuses(pod, true)).find_map(running)
+}
+
+/// What a pod that does not run yet waits for.
+fn waiting_for(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref();
+    let unscheduled = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unscheduled {
+        return condition.message.clone().or_else(|| condition.reason.clone());
+    }
+    let waiting = statuses(pod, false).chain(statuses(pod, true)).find_map(|status| {
+        let waiting = status.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.clone()?;
+        (reason != "PodInitializing" && reason != "ContainerCreating")
+            .then(|| format!("{reason}: {}", waiting.message.clone().unwrap_or_default()))
+    });
+    waiting
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(conditions: serde_json::Value) -> Job {
+        serde_json::from_value(json!({
+            "metadata": {"name": "j", "uid": "u"},
+            "spec": {"template": {"spec": {"containers": [{"name": "trainer", "resources": {"limits": {"nvidia.com/gpu": "2"}}}]}}},
+            "status": {"conditions": conditions},
+        }))
+        .expect("a Job")
+    }
+
+    fn pod(status: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).expect("a pod")
+    }
+
+    fn terminated(code: i32, message: &str, second: u32) -> serde_json::Value {
+        json!({"terminated": {"exitCode": code, "reason": "Error", "message": message, "startedAt": "2026-01-01T00:00:00Z",
+            "finishedAt": format!("2026-01-01T00:00:{second:02}Z")}})
+    }
+
+    #[test]
+    fn a_job_that_waits_says_for_what() {
+        let waits = |pods: &[Pod]| seen(&job(json!([])), pods).state;
+        assert_eq!(waits(&[]), State::Waiting("its pod is being made".to_owned()));
+        let pending = pod(json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: Insufficient nvidia.com/gpu"}]}));
+        assert_eq!(
+            waits(&[pending]),
+            State::Waiting("0/1 nodes: Insufficient nvidia.com/gpu".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_words_of_the_pod_that_ended_as_the_job_did_count() {
+        let failed = pod(
+            json!({"phase": "Failed", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [
+            {"name": "trainer", "state": terminated(75, "first", 10), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+        );
+        let good = pod(
+            json!({"phase": "Succeeded", "startTime": "2026-01-01T00:00:10Z", "initContainerStatuses": [
+            {"name": "verify", "state": terminated(0, "checked", 12), "image": "", "imageID": "", "ready": false, "restartCount": 0}],
+            "containerStatuses": [
+            {"name": "trainer", "state": terminated(0, "second", 40), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+        );
+        let complete = job(json!([{"type": "Complete", "status": "True"}]));
+        let State::Ended(end) = seen(&complete, &[good.clone(), failed.clone()]).state else {
+            panic!("it has ended");
+        };
+        assert!(end.succeeded);
+        assert_eq!(end.message.as_deref(), Some("second"));
+        assert_eq!(end.verification.as_deref(), Some("checked"));
+        // Both pods held two devices: 10 and 30 seconds.
+        assert_eq!(end.gpu_seconds, 80);
+        let broken = job(json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "m"}]));
+        let State::Ended(end) = seen(&broken, &[failed, good]).state else {
+            panic!("it has ended");
+        };
+        assert!(!end.succeeded && end.message.as_deref() == Some("first"));
+        assert_eq!(end.why, "Error with exit code 75 (PodFailurePolicy: m)");
+    }
+}

@@ -1,0 +1,281 @@
+//! What is remembered of the cycles of one policy. All that limits them is counted here, never in memory alone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use perennial_drift::cause::Cause;
+use serde::{Deserialize, Serialize};
+
+use super::gate::Verdict;
+
+/// Finished cycles that are kept, at least; more while they count towards a limit.
+const KEPT: usize = 10;
+/// Digests that were not good enough, at most.
+const REJECTED: usize = 64;
+
+/// A model, as exactly as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// Pinned address, as a serving pod takes it.
+    pub uri: String,
+    /// Digest of its bytes.
+    pub digest: String,
+    /// Claim to mount, if it lies on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
+    /// Folder of the claim that is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_path: Option<String>,
+}
+
+/// The Jobs of a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Freezes data.
+    Prepare,
+    /// Trains.
+    Retrain,
+    /// Judges.
+    Gate,
+}
+
+impl Kind {
+    /// All of them, in the order of a cycle.
+    pub const ALL: [Self; 3] = [Self::Prepare, Self::Retrain, Self::Gate];
+
+    /// The word in names of Jobs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Retrain => "retrain",
+            Self::Gate => "gate",
+        }
+    }
+}
+
+/// What is known of a Job that was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobRecord {
+    /// Its UID: a Job of the same name with another one is not it.
+    pub uid: String,
+    /// When it ended, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<i64>,
+}
+
+/// How far a cycle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Data is being frozen.
+    Preparing,
+    /// A model is being trained.
+    Retraining,
+    /// It is being judged.
+    Evaluating,
+    /// It passed and waits for a person.
+    Proposed,
+    /// It is being rolled out.
+    RollingOut,
+}
+
+impl Stage {
+    /// The Job that is at work.
+    #[must_use]
+    pub fn job(self) -> Option<Kind> {
+        match self {
+            Self::Preparing => Some(Kind::Prepare),
+            Self::Retraining => Some(Kind::Retrain),
+            Self::Evaluating => Some(Kind::Gate),
+            Self::Proposed | Self::RollingOut => None,
+        }
+    }
+}
+
+/// A cycle that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cycle {
+    /// Its id, unique among the policy's.
+    pub id: String,
+    /// Why it runs.
+    pub cause: Cause,
+    /// When it began, seconds since 1970.
+    pub started: i64,
+    /// Since when traffic is different, seconds since 1970.
+    pub drifted_since: i64,
+    /// Beginning of the window of its data, seconds since 1970.
+    pub from: i64,
+    /// What drifted, in words and figures; no text of a prompt.
+    pub report: String,
+    /// The model of the spec, from which a better one is trained.
+    pub base: Model,
+    /// The model that served when it began, against which the better one is judged.
+    pub champion: Model,
+    /// How far it is.
+    pub stage: Stage,
+    /// Jobs that were seen.
+    pub jobs: BTreeMap<Kind, JobRecord>,
+    /// Digest of the frozen data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+    /// Records in it.
+    #[serde(default)]
+    pub records: u64,
+    /// Digest of the items of all suites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suites: Option<String>,
+    /// The model that came out, under the address that serving pods know it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Model>,
+    /// What the gate said.
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
+    /// Seconds of GPUs that were used.
+    #[serde(default)]
+    pub gpu_seconds: i64,
+    /// The GPU seconds that it may use: reserved from the start, so that no restart forgets them.
+    #[serde(default)]
+    pub reserved_gpu_seconds: i64,
+}
+
+/// How a cycle ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The candidate serves.
+    Promoted,
+    /// The candidate is not better.
+    Rejected,
+    /// The candidate was better and did not come up.
+    RolledBack,
+    /// Something broke.
+    Failed,
+    /// The model in the spec changed meanwhile.
+    Superseded,
+    /// There was no reason for it any more, or it was called off.
+    Withdrawn,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Promoted,
+        Self::Rejected,
+        Self::RolledBack,
+        Self::Failed,
+        Self::Superseded,
+        Self::Withdrawn,
+    ];
+
+    /// Whether it speaks against trying again soon.
+    #[must_use]
+    pub fn brought_nothing(self) -> bool {
+        matches!(self, Self::Rejected | Self::RolledBack | Self::Failed)
+    }
+}
+
+/// A cycle that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finished {
+    /// Its id.
+    pub id: String,
+    /// Why it ran.
+    pub cause: Cause,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// One word for why.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+    /// When it began, seconds since 1970.
+    pub started: i64,
+    /// When it ended, seconds since 1970.
+    pub ended: i64,
+    /// The model that came out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// What the gate said.
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
+    /// Seconds of GPUs that were used.
+    #[serde(default)]
+    pub gpu_seconds: i64,
+}
+
+/// A cycle that is not begun again at once, because there was too little data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wait {
+    /// Until then, seconds since 1970.
+    pub until: i64,
+    /// What was missing, in words.
+    pub message: String,
+}
+
+/// Everything of one policy's cycles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ledger {
+    /// Cycles begun so far: no id comes twice.
+    pub begun: u64,
+    /// The one that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<Cycle>,
+    /// Those that ended, oldest first.
+    #[serde(default)]
+    pub finished: VecDeque<Finished>,
+    /// Until then none begins, seconds since 1970.
+    #[serde(default)]
+    pub cooldown_until: i64,
+    /// Cycles in a row that brought nothing better.
+    #[serde(default)]
+    pub unpromoted: u32,
+    /// Generation of the spec at which too many brought nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_at: Option<i64>,
+    /// Too little data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
+    /// Digests that were not good enough: they are not tried again.
+    #[serde(default)]
+    pub rejected: VecDeque<String>,
+    /// Learned models that must go, with the reason: withdrawn until they are gone.
+    #[serde(default)]
+    pub withdrawn: BTreeMap<String, String>,
+}
+
+impl Ledger {
+    /// Adds a finished cycle and lets go of those that count no more.
+    pub fn finish(&mut self, finished: Finished, counts_until_days: u32) {
+        let horizon = finished.ended - i64::from(counts_until_days) * 86_400;
+        self.finished.push_back(finished);
+        while self.finished.len() > KEPT && self.finished.front().is_some_and(|old| old.started < horizon) {
+            self.finished.pop_front();
+        }
+    }
+
+    /// Remembers a digest that was not good enough.
+    pub fn reject(&mut self, digest: &str) {
+        if !self.rejected.iter().any(|known| known == digest) {
+            self.rejected.push_back(digest.to_owned());
+        }
+        while self.rejected.len() > REJECTED {
+            self.rejected.pop_front();
+        }
+    }
+
+    /// Cycles begun since then. One that found too little data is none.
+    #[must_use]
+    pub fn cycles_since(&self, since: i64) -> usize {
+        self.finished.iter().filter(|cycle| cycle.started > since).count()
+    }
+
+    /// GPU seconds of cycles begun since then.
+    #[must_use]
+    pub fn gpu_seconds_since(&self, since: i64) -> i64 {
+        let recent = self.finished.iter().filter(|cycle| cycle.started > since);
+        recent.map(|cycle| cycle.gpu_seconds).sum()
+    }
+}

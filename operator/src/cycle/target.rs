@@ -1,0 +1,82 @@
+//! The target of a policy as its cycles see it, from the caches. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::ResourceExt;
+use perennial_crds::capture::Level;
+use perennial_crds::llm_deployment::Learned as Follow;
+use perennial_crds::{DriftPolicy, LLMDeployment};
+
+use super::ledger::Model;
+use super::lineage::{self, Learned, is_learned};
+use super::step::Target;
+use crate::autoscaling::pods::serving_revision;
+use crate::deployment::observe::Indexes;
+use crate::deployment::revision::{self, Revision};
+use crate::deployment::validate::Validated;
+use crate::index::Owner;
+
+/// The target at this moment.
+#[must_use]
+pub fn target(
+    indexes: &Indexes,
+    owner: &Owner,
+    object: &LLMDeployment,
+    valid: &Validated,
+    policy: &DriftPolicy,
+) -> Target {
+    let stored = indexes.revisions.of(owner);
+    let (learned, revisions): (Vec<_>, Vec<_>) = stored.iter().map(AsRef::as_ref).partition(|one| is_learned(one));
+    let learned: Vec<Learned> = learned.into_iter().filter_map(lineage::read).collect();
+    let revisions: Vec<Revision> = revisions
+        .into_iter()
+        .filter_map(|one: &ControllerRevision| revision::read(one).ok())
+        .collect();
+    let of = |name: &str| revisions.iter().find(|revision| revision.name == name);
+    let lineage_of = |digest: &str| learned.iter().find(|learned| learned.lineage.model.digest == digest);
+    // A learned model's own place, or the place that the spec names.
+    let model = |revision: &Revision| {
+        let digest = revision.frozen.model.digest.clone()?;
+        Some(lineage_of(&digest).map_or_else(
+            || Model {
+                uri: revision.frozen.model.uri.clone(),
+                digest: digest.clone(),
+                claim: valid.source.claim.clone(),
+                claim_path: None,
+            },
+            |learned| learned.lineage.model.clone(),
+        ))
+    };
+    let status = object.status.clone().unwrap_or_default();
+    let seen = Some(status.observed_generation) == object.metadata.generation;
+    let wanted = status.update_revision.as_deref().filter(|_| seen).and_then(of);
+    let base = wanted.and_then(&model).map(|wanted| {
+        let learned = lineage_of(&wanted.digest);
+        learned.map_or(wanted, |learned| learned.lineage.base.clone())
+    });
+    let serving = serving_revision(indexes, owner);
+    Target {
+        base,
+        champion: serving.as_deref().and_then(of).and_then(&model),
+        settled: seen && serving.is_some() && serving == status.update_revision && serving == status.stable_revision,
+        failed: revisions
+            .iter()
+            .filter(|revision| revision.failed.is_some())
+            .filter_map(|revision| revision.frozen.model.digest.clone())
+            .collect(),
+        captures: object
+            .spec
+            .capture
+            .as_ref()
+            .is_some_and(|capture| capture.level == Level::Payload),
+        follows: object.spec.model.learned == Follow::Follow,
+        learned: own(&learned, policy),
+    }
+}
+
+fn own(learned: &[Learned], policy: &DriftPolicy) -> BTreeSet<String> {
+    let uid = policy.uid().unwrap_or_default();
+    let own = learned.iter().filter(|learned| learned.lineage.policy_uid == uid);
+    own.map(|learned| learned.lineage.model.digest.clone()).collect()
+}

@@ -1,0 +1,277 @@
+//! Was each promise kept?
+
+use std::path::Path;
+
+use perennial_crds::retrain::{
+    EXIT_RETRY, MAX_MESSAGE_BYTES, ModelKind, Outcome, RETRAIN_CONTRACT, RetrainResult, TrainedModel,
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::CheckError;
+use super::said::Run;
+use crate::contract::clean_path;
+use crate::verify::{inspect, resolve};
+
+/// As much as the operator allows, bytes.
+const MOST_MODEL_BYTES: u64 = 2 << 40;
+/// What a Job that trains may say.
+const OUTCOMES: [(&str, Outcome); 4] = [
+    ("Succeeded", Outcome::Succeeded),
+    ("NoImprovement", Outcome::NoImprovement),
+    ("DataRejected", Outcome::DataRejected),
+    ("Retryable", Outcome::Retryable),
+];
+
+/// What became of a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was kept.
+    Passed,
+    /// It was not.
+    Failed,
+    /// It could not be looked at.
+    Skipped,
+    /// It was, and there is something to know.
+    Note,
+}
+
+impl State {
+    /// As it is told.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Failed => "FAIL",
+            Self::Skipped => "-",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// A promise and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The promise.
+    pub promise: &'static str,
+    /// What became of it.
+    pub state: State,
+    /// Why, and what to do.
+    pub said: String,
+}
+
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, promise: &'static str, state: State, said: impl Into<String>) {
+        self.0.push(Check {
+            promise,
+            state,
+            said: said.into(),
+        });
+    }
+
+    /// Adds a promise that was kept, unless there is a problem.
+    fn hold(&mut self, promise: &'static str, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.add(promise, State::Passed, ""),
+            Err(problem) => self.add(promise, State::Failed, problem),
+        }
+    }
+}
+
+/// Looks at everything that a run left.
+///
+/// # Errors
+/// When the directory is none of a run.
+pub async fn examine(
+    directory: &Path,
+    exit_code: Option<i32>,
+    stop: &CancellationToken,
+) -> Result<Vec<Check>, CheckError> {
+    let run = Run::read(directory)?;
+    let mut checks = Checks(Vec::new());
+    let unchanged = match run.changed.as_slice() {
+        [] => Ok(()),
+        changed => Err(format!(
+            "{} differ from the manifest; data is read-only",
+            changed.join(", ")
+        )),
+    };
+    checks.hold("the data is as it was", unchanged);
+    checks.hold("there are last words", there(&run));
+    checks.hold("they are not too long", short(&run));
+    let leak = match run.tells_texts() {
+        false => Ok(()),
+        true => Err("they hold a prompt or an answer; last words end in etcd: say figures only".to_owned()),
+    };
+    checks.hold("they hold no text of a row", leak);
+    let value: Value = serde_json::from_slice(&run.words).unwrap_or_default();
+    let outcome = said_outcome(&value);
+    checks.hold("they say which contract they keep to", schema(&value));
+    checks.hold("their outcome is known", outcome.clone().map(|_| ()));
+    match exit_code {
+        Some(code) => checks.hold(
+            "the exit code fits the outcome",
+            fits(code, outcome.as_ref().ok().copied()),
+        ),
+        None => checks.add("the exit code fits the outcome", State::Skipped, "give --exit-code"),
+    }
+    let result: Option<RetrainResult> = serde_json::from_value(value).ok();
+    let readable = match &result {
+        Some(_) => Ok(()),
+        None => Err(
+            "a field is missing or of a wrong type; see docs/reference/schemas/retrain-result.schema.json".to_owned(),
+        ),
+    };
+    checks.hold("their fields are those of the contract", readable);
+    match result {
+        Some(result) => examine_result(&run, &result, stop, &mut checks).await,
+        None => checks.add(
+            "the model is what was said",
+            State::Skipped,
+            "the last words cannot be read",
+        ),
+    }
+    Ok(checks.0)
+}
+
+async fn examine_result(run: &Run, result: &RetrainResult, stop: &CancellationToken, checks: &mut Checks) {
+    let made = result.outcome == Outcome::Succeeded;
+    let used = result.data.as_ref().map(|data| data.manifest_digest.as_str());
+    let used = match used {
+        Some(digest) if digest == run.manifest_digest => Ok(()),
+        Some(_) => Err(format!(
+            "data.manifestDigest is not {}, the sha256 of the manifest",
+            run.manifest_digest
+        )),
+        None if made => Err("data.manifestDigest is missing: the sha256 of the manifest".to_owned()),
+        None => Ok(()),
+    };
+    checks.hold("the data that was used is the data that was given", used);
+    if let Some(path) = &result.result_path {
+        checks.hold("the full record is there", record(run, path));
+    }
+    match &result.model {
+        Some(model) if made => examine_model(run, model, stop, checks).await,
+        None if made => checks.add("a model was made", State::Failed, "Succeeded without a model"),
+        Some(_) => checks.add("a model was made", State::Note, "it is not looked at without Succeeded"),
+        None => {}
+    }
+}
+
+async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken, checks: &mut Checks) {
+    let base = run.variable("RETRAIN_BASE_MODEL_DIGEST");
+    let began = match model.base_digest == base {
+        true => Ok(()),
+        false => Err(format!(
+            "model.baseDigest is not {base}, which is RETRAIN_BASE_MODEL_DIGEST"
+        )),
+    };
+    checks.hold("it was trained from the model that was given", began);
+    let merged = match model.kind {
+        ModelKind::Merged => Ok(()),
+        ModelKind::Adapter => Err("only Merged models can be served: merge the adapter into the base".to_owned()),
+    };
+    checks.hold("it can be served", merged);
+    let uri = run.variable("RETRAIN_OUTPUT_URI");
+    let below = model.uri.strip_prefix(uri).and_then(|rest| rest.strip_prefix('/'));
+    let Some(below) = below.filter(|below| clean_path(below) && !below.split('/').any(|part| matches!(part, "" | ".")))
+    else {
+        checks.add(
+            "it lies below RETRAIN_OUTPUT_URI",
+            State::Failed,
+            format!("model.uri does not begin with {uri}/, or leads upwards"),
+        );
+        return;
+    };
+    checks.hold("it lies below RETRAIN_OUTPUT_URI", Ok(()));
+    let output = run.directory.join("output");
+    let path = output.join(below);
+    let safe = inspect(&path, &output, MOST_MODEL_BYTES).map_err(|error| error.to_string());
+    let is_there = safe.is_ok();
+    checks.hold("its files are whole, and none could run code", safe.map(|_| ()));
+    if !is_there {
+        checks.add(
+            "its digest is that of its bytes",
+            State::Skipped,
+            "its files cannot be used",
+        );
+        return;
+    }
+    let found = match std::fs::canonicalize(&path) {
+        Ok(path) => resolve(&format!("file://{}", path.display()), &output, stop)
+            .await
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let same = found.and_then(|found| match found.digest == model.digest {
+        true => Ok(()),
+        false => Err(format!("its bytes have {}", found.digest)),
+    });
+    checks.hold("its digest is that of its bytes", same);
+    if model.digest == base {
+        checks.add(
+            "it is another model",
+            State::Note,
+            "it is the model that was given: a cycle would end with NoImprovement",
+        );
+    }
+}
+
+fn there(run: &Run) -> Result<(), String> {
+    if run.words.is_empty() {
+        return Err("write them to RETRAIN_TERMINATION_PATH before exiting".to_owned());
+    }
+    Ok(())
+}
+
+fn short(run: &Run) -> Result<(), String> {
+    let bytes = run.words.len();
+    if bytes > MAX_MESSAGE_BYTES {
+        return Err(format!(
+            "they have {bytes} bytes; Kubernetes cuts them off at {MAX_MESSAGE_BYTES}"
+        ));
+    }
+    Ok(())
+}
+
+fn schema(value: &Value) -> Result<(), String> {
+    match value.get("schema").and_then(Value::as_str) {
+        Some(RETRAIN_CONTRACT) => Ok(()),
+        _ => Err(format!(
+            "they are no JSON object with \"schema\": \"{RETRAIN_CONTRACT}\""
+        )),
+    }
+}
+
+fn said_outcome(value: &Value) -> Result<Outcome, String> {
+    let said = value.get("outcome").and_then(Value::as_str);
+    let known = OUTCOMES.iter().find(|(word, _)| Some(*word) == said);
+    known.map(|(_, outcome)| *outcome).ok_or_else(|| {
+        let words: Vec<&str> = OUTCOMES.iter().map(|(word, _)| *word).collect();
+        format!("it must be one of {}", words.join(", "))
+    })
+}
+
+fn fits(code: i32, outcome: Option<Outcome>) -> Result<(), String> {
+    match outcome {
+        None => Err(format!("{code}, but nothing was said that it could fit")),
+        Some(Outcome::Retryable) if code != EXIT_RETRY => Err(format!(
+            "{code}; Retryable goes with {EXIT_RETRY}, or the Job is not tried again"
+        )),
+        Some(Outcome::Retryable) => Ok(()),
+        Some(_) if code != 0 => Err(format!("{code}; a decision goes with 0, or the Job counts as failed")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn record(run: &Run, path: &str) -> Result<(), String> {
+    if !clean_path(path) {
+        return Err("resultPath is no path below RETRAIN_OUTPUT_DIR".to_owned());
+    }
+    if !run.directory.join("output").join(path).is_file() {
+        return Err("there is no file of resultPath below RETRAIN_OUTPUT_DIR".to_owned());
+    }
+    Ok(())
+}

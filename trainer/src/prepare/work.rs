@@ -1,0 +1,115 @@
+//! One preparation from its arguments to its result.
+
+use perennial_crds::retrain::{Outcome, PREPARE_CONTRACT, PrepareResult, PrepareSettings};
+
+use super::arguments::Arguments;
+use super::error::PrepareError;
+use super::freeze::{Frozen, finished, freeze};
+use super::plan::{Records, Rejected, labels, plan};
+use super::{golden, read};
+use crate::contract::{message, parse_json};
+
+/// Prepares.
+///
+/// # Errors
+/// [`PrepareError`] when there is no decision.
+pub fn execute(arguments: &Arguments) -> Result<PrepareResult, PrepareError> {
+    let settings: PrepareSettings =
+        parse_json("PREPARE_SETTINGS", &arguments.settings).map_err(PrepareError::Arguments)?;
+    check(&settings).map_err(PrepareError::Arguments)?;
+    let _: serde_json::Value = parse_json("PREPARE_REPORT", &arguments.report).map_err(PrepareError::Arguments)?;
+    if let Some(frozen) = finished(&arguments.output, &settings)? {
+        tracing::info!(cycle = settings.cycle_id, "the data is frozen already");
+        return Ok(succeeded(frozen, "frozen before"));
+    }
+    match prepare(arguments, &settings) {
+        Err(PrepareError::Rejected(why)) => Ok(result(Outcome::DataRejected, &why)),
+        other => other,
+    }
+}
+
+fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareResult, PrepareError> {
+    let own = golden::read(&arguments.golden, &settings.own_suites)?;
+    let read = read::read(&arguments.capture, settings)?;
+    tracing::info!(
+        cycle = settings.cycle_id,
+        segments = read.segments,
+        damaged = read.damaged,
+        labelled = read.exchanges.len(),
+        unlabelled = read.unlabelled,
+        "read"
+    );
+    let damaged = match read.damaged {
+        0 => String::new(),
+        some => format!("; {some} segments are left out because they were changed after they were written"),
+    };
+    let records = Records {
+        exchanges: read.exchanges,
+        opinions: read.opinions,
+        unlabelled: read.unlabelled,
+        own: own.clone(),
+    };
+    let prepared =
+        plan(records, settings).map_err(|Rejected(why)| PrepareError::Rejected(format!("{why}{damaged}")))?;
+    tracing::info!(
+        train = prepared.train.len(),
+        validation = prepared.validation.len(),
+        held_out = prepared.held_out.len(),
+        labels = ?labels(&prepared.train),
+        excluded = ?prepared.excluded,
+        "decided"
+    );
+    let frozen = freeze(&arguments.output, &prepared, &own, &arguments.report, settings)?;
+    let said = format!(
+        "{} rows, {} more to measure with, {} held out{damaged}",
+        prepared.train.len(),
+        prepared.validation.len(),
+        prepared.held_out.len()
+    );
+    Ok(succeeded(frozen, &said))
+}
+
+fn check(settings: &PrepareSettings) -> Result<(), String> {
+    let mut names: Vec<&String> = settings.own_suites.iter().chain(&settings.recent_suites).collect();
+    let plain = |name: &&String| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if !names.iter().all(plain) {
+        return Err("a suite's name is not made of small letters, digits and -".to_owned());
+    }
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < all {
+        return Err("two suites have one name".to_owned());
+    }
+    if settings.cycle_id.is_empty() || settings.from >= settings.to || settings.include.is_empty() {
+        return Err("PREPARE_SETTINGS has no cycle, no window or nothing to include".to_owned());
+    }
+    Ok(())
+}
+
+fn succeeded(frozen: Frozen, said: &str) -> PrepareResult {
+    PrepareResult {
+        manifest_digest: Some(frozen.manifest_digest),
+        records: frozen.records,
+        items: frozen.items,
+        suites_digest: Some(frozen.suites_digest),
+        ..result(Outcome::Succeeded, said)
+    }
+}
+
+pub(super) fn result(outcome: Outcome, said: &str) -> PrepareResult {
+    PrepareResult {
+        schema: PREPARE_CONTRACT.to_owned(),
+        outcome,
+        manifest_digest: None,
+        records: 0,
+        items: std::collections::BTreeMap::new(),
+        suites_digest: None,
+        message: message(said),
+    }
+}
