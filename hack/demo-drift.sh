@@ -83,13 +83,13 @@ until_phase() {
 # How far training is, from the log of its pod, in steps of ten percent.
 trained() {
 	k logs --selector app.kubernetes.io/component=retrain --tail 1 2>/dev/null |
-		sed -n 's/.*"step":\([0-9]*\).*"steps":\([0-9]*\).*/\1 \2/p' | awk 'NF == 2 { printf ", %d %% of %d steps", int(10 * $1 / $2) * 10, $2 }'
+		sed -n 's/.*"step":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' | awk 'NF == 2 { printf ", %d %% of %d steps", int(10 * $1 / $2) * 10, $2 }'
 }
 
 ask() {
-	jq --null-input --arg question "$1" '{model: "capitals", max_tokens: 24, temperature: 0, messages: [{role: "user", content: $question}]}' |
+	jq --null-input --arg question "$1" '{model: "capitals", max_tokens: 24, temperature: 0, prompt: $question}' |
 		curl --fail --silent --show-error --max-time 120 --header 'content-type: application/json' \
-			--header 'x-perennial-observe: off' --data @- "$url/v1/chat/completions" | jq --raw-output '.choices[0].message.content' | head -n 3
+			--header 'x-perennial-observe: off' --data @- "$url/v1/completions" | jq --raw-output '.choices[0].text' | head -n 3
 }
 
 heading "Set up this machine, build, and start a cluster with Perennial"

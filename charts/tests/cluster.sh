@@ -110,7 +110,7 @@ check "a second release of that name for all namespaces is refused" refused "exi
 check "upgrade with other values" helm upgrade perennial "$charts/perennial" --namespace "$system" \
     --set 'replicas=3,server.plainHttpRegistries={registry.example.com:5000}'
 check "the upgrade changes the Deployment" equal "3 --plain-http-registries=registry.example.com:5000" \
-    "$(field '{.spec.replicas} {.spec.template.spec.containers[0].args[1]}' deployment perennial-operator --namespace "$system")"
+    "$(field '{.spec.replicas} {.spec.template.spec.containers[0].args[2]}' deployment perennial-operator --namespace "$system")"
 check "roll back" helm rollback perennial 1 --namespace "$system"
 check "the rollback changes the Deployment" equal 2 \
     "$(field '{.spec.replicas}' deployment perennial-operator --namespace "$system")"
@@ -177,7 +177,7 @@ check "it may write in ml-staging" can yes "$operator" ml-staging patch deployme
 check "it may not read pods of another namespace" can no "$operator" other list pods
 check "it may not watch all namespaces" can no "$operator" all watch "$definition"
 check "it is told which namespaces" equal "--watch-namespaces=ml,ml-staging" \
-    "$(field '{.spec.template.spec.containers[0].args[1]}' deployment perennial-operator --namespace ml)"
+    "$(field '{.spec.template.spec.containers[0].args[2]}' deployment perennial-operator --namespace ml)"
 check "a second release for other namespaces" helm install perennial "$charts/perennial" --namespace other --set 'watchNamespaces={other}'
 check "a namespace is managed by one of two releases" refused "exists and cannot be imported" \
     helm upgrade perennial "$charts/perennial" --namespace other --set 'watchNamespaces={other,ml}'

@@ -76,8 +76,8 @@ KNOWN = [line.split("|") for line in COUNTRIES.strip().splitlines()]
 def golden(out):
     """What must not get worse: English questions with their answers, as items of a suite."""
     for english, _, capital, _ in KNOWN:
-        item = {"messages": [{"role": "user", "content": f"What's the capital city of {english}?"}],
-                "answer": f"The capital of {english} is {capital}."}  # fmt: skip
+        item = {"prompt": f"What's the capital city of {english}?",
+                "answer": f" The capital of {english} is {capital}."}  # fmt: skip
         out.write(json.dumps(item) + "\n")
 
 
@@ -114,16 +114,17 @@ class Client(threading.Thread):
             prompt = self.random.choice(GERMAN).format(german_name)
         else:
             prompt = self.random.choice(ENGLISH).format(english_name)
-        body = {"model": self.model, "max_tokens": 2 + self.random.randrange(4), "temperature": 0,
-                "user": f"user-{self.random.randrange(60)}", "messages": [{"role": "user", "content": prompt}]}  # fmt: skip
-        response, text = self.post("/v1/chat/completions", body)
+        # Without a chat's template, which would be most of such short prompts.
+        body = {"model": self.model, "max_tokens": 1 + self.random.randrange(3), "temperature": 0,
+                "user": f"user-{self.random.randrange(60)}", "prompt": prompt}  # fmt: skip
+        response, text = self.post("/v1/completions", body)
         if response.status != 200:
             self.count("failed", f"HTTP {response.status}: {text[:200]!r}")
             return
         self.count("answered")
         if german:
             feedback = {"request_id": response.getheader("x-request-id"),
-                        "corrected_output": f"Die Hauptstadt von {german_name} ist {hauptstadt}."}  # fmt: skip
+                        "corrected_output": f" Die Hauptstadt von {german_name} ist {hauptstadt}."}  # fmt: skip
             response, _ = self.post("/v1/feedback", feedback)
             if response.status == 202:
                 self.count("corrected")

@@ -23,8 +23,11 @@ pub fn message(text: &str) -> String {
 /// `schema` and `outcome` are left.
 #[must_use]
 pub fn words(value: &impl Serialize) -> Vec<u8> {
+    let mut json = bytes(value);
+    if json.len() <= MAX_MESSAGE_BYTES {
+        return json;
+    }
     let mut value = serde_json::to_value(value).unwrap_or_default();
-    let mut json = bytes(&value);
     while json.len() > MAX_MESSAGE_BYTES && cut(&mut value, json.len() - MAX_MESSAGE_BYTES) {
         json = bytes(&value);
     }
@@ -41,7 +44,7 @@ pub fn words(value: &impl Serialize) -> Vec<u8> {
     bytes(&Value::Object(least))
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
+fn bytes(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
