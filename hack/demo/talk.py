@@ -108,7 +108,11 @@ class Client(threading.Thread):
                 time.sleep(0.2)
 
     def ask(self):
-        german = self.random.randrange(100) < self.share()
+        share = self.share()
+        if share:
+            # Enough is known of what is normal; the rest of the machine is for training.
+            time.sleep(0.5)
+        german = self.random.randrange(100) < share
         english_name, german_name, capital, hauptstadt = self.random.choice(KNOWN)
         if german:
             prompt = self.random.choice(GERMAN).format(german_name)

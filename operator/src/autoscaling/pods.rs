@@ -90,7 +90,11 @@ pub fn replicas(indexes: &Indexes, owner: &Owner, status: &LLMDeploymentStatus, 
         wanted,
         ready,
         without_room: status.conditions.iter().any(no_room)
-            || indexes.pods.of(owner).iter().any(|pod| is_replica(pod) && waits_for_room(pod)),
+            || indexes
+                .pods
+                .of(owner)
+                .iter()
+                .any(|pod| is_replica(pod) && waits_for_room(pod)),
         // One that waits for `paused` to go, or was given up, has no Deployment and holds nothing up.
         rollout: revisions(owner, indexes.deployments.of(owner)).len() > 1,
     }

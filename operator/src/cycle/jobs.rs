@@ -386,7 +386,7 @@ fn below(site: &Site<'_>, folder: &str, path: &str, read_only: bool) -> VolumeMo
 }
 
 /// The model that a Job reads from a claim.
-fn model_of<'a>(kind: Kind, cycle: &'a Cycle) -> Option<&'a Model> {
+fn model_of(kind: Kind, cycle: &Cycle) -> Option<&Model> {
     match kind {
         Kind::Prepare => None,
         Kind::Retrain => Some(&cycle.base),

@@ -148,13 +148,13 @@ fn waiting_for(pod: &Pod) -> Option<String> {
     if let Some(condition) = unscheduled {
         return condition.message.clone().or_else(|| condition.reason.clone());
     }
-    let waiting = statuses(pod, false).chain(statuses(pod, true)).find_map(|status| {
+    let mut all = statuses(pod, false).chain(statuses(pod, true));
+    all.find_map(|status| {
         let waiting = status.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone()?;
         (reason != "PodInitializing" && reason != "ContainerCreating")
             .then(|| format!("{reason}: {}", waiting.message.clone().unwrap_or_default()))
-    });
-    waiting
+    })
 }
 
 #[cfg(test)]

@@ -86,11 +86,7 @@ pub fn collector<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Option<Finding>
     newest(pods, None, &COLLECTOR)
 }
 
-fn newest<'a>(
-    pods: impl IntoIterator<Item = &'a Pod>,
-    accelerator: Option<&str>,
-    advice: &Advice,
-) -> Option<Finding> {
+fn newest<'a>(pods: impl IntoIterator<Item = &'a Pod>, accelerator: Option<&str>, advice: &Advice) -> Option<Finding> {
     let mut pods: Vec<&Pod> = pods
         .into_iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())

@@ -99,7 +99,10 @@ pub struct Children {
 /// If a stored revision cannot be read.
 pub fn children(indexes: &Indexes, owner: &Owner) -> Result<Children, revision::Unreadable> {
     let stored = indexes.revisions.of(owner);
-    let learned = stored.iter().filter(|one| is_learned(one)).filter_map(|one| lineage::read(one));
+    let learned = stored
+        .iter()
+        .filter(|one| is_learned(one))
+        .filter_map(|one| lineage::read(one));
     let learned = learned.collect();
     let mut revisions = stored
         .iter()

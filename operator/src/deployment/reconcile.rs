@@ -399,7 +399,11 @@ async fn tidy(valid: &Validated, children: &Children, decision: &Decision, write
     // What the source of the spec was resolved to is known from there, also while a learned model serves.
     let source_hash = revision::source_hash(&valid.source);
     let answers = children.revisions.iter().filter(|stored| stored.answers(&source_hash));
-    in_use.extend(answers.max_by_key(|stored| stored.number).map(|stored| stored.name.as_str()));
+    in_use.extend(
+        answers
+            .max_by_key(|stored| stored.number)
+            .map(|stored| stored.name.as_str()),
+    );
     for name in revision::surplus(&children.revisions, &in_use, HISTORY) {
         if let Some(stored) = children
             .current

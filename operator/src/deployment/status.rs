@@ -71,7 +71,9 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
     };
     conditions.set(ConditionType::Available, &availability(view, ready));
     conditions.set(ConditionType::CapacityAvailable, &capacity(view));
-    let capturing = view.capturing.map(|said| statement(said.works, said.reason, said.message.clone()));
+    let capturing = view
+        .capturing
+        .map(|said| statement(said.works, said.reason, said.message.clone()));
     conditions.set_if(ConditionType::Capturing, capturing.as_ref());
     conditions.set(ConditionType::ModelResolved, &resolved(view));
     conditions.set(ConditionType::Progressing, &progressing(view, ready, stalled.as_ref()));

@@ -109,7 +109,7 @@ impl Header {
             9 => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 match width(kind) {
-                    Some(width) => self.skip(count.checked_mul(width).unwrap_or(u64::MAX)),
+                    Some(width) => self.skip(count.saturating_mul(width)),
                     None if depth < MOST_DEPTH => {
                         // Each of them takes at least eight bytes, so this ends with the file.
                         (0..count).try_for_each(|_| self.skip_value(kind, depth + 1))

@@ -195,14 +195,10 @@ pub(super) fn bare_container(
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
-    let claim = valid
-        .source
-        .claim
-        .as_ref()
-        .map(|_| VolumeMount {
-            sub_path: valid.source.claim_path.clone(),
-            ..mount("model", CLAIM_DIRECTORY, true)
-        });
+    let claim = valid.source.claim.as_ref().map(|_| VolumeMount {
+        sub_path: valid.source.claim_path.clone(),
+        ..mount("model", CLAIM_DIRECTORY, true)
+    });
     Container {
         name: SERVER.to_owned(),
         image: Some(image.to_owned()),
