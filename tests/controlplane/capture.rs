@@ -147,7 +147,8 @@ fn capture_is_switched_on_and_off_and_nothing_restarts() -> Result<()> {
         let status = object.status.as_ref().context("no status")?;
         ensure!((status.replicas, status.ready_replicas) == (2, 2), "{status:?}");
         ensure!(status.stable_revision.as_ref() == Some(&revision));
-        ensure!(world.names::<ControllerRevision>().await? == [revision.clone()]);
+        let revisions = world.names::<ControllerRevision>().await?;
+        ensure!(revisions.iter().eq([&revision]), "{revisions:?}");
         world.stays_untouched(Duration::from_secs(3)).await?;
 
         world.merge::<LLMDeployment>("tiny", &payload(1000)).await?;

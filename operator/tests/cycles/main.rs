@@ -1,6 +1,12 @@
 //! Random histories of a policy's cycles: whatever happens, what must never happen does not.
 //!
 //! `CYCLES_SEED=N` plays one history again, `CYCLES_HISTORIES=N` plays more of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod world;
 
