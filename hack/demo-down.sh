@@ -8,4 +8,6 @@ if [ "${DEMO_CLUSTER:-}" = current ]; then
 	echo "The definitions stay: helm uninstall leaves them, and deleting them would delete every LLMDeployment in the cluster."
 elif [ -x target/cluster/testcluster ]; then
 	testcluster down
+	# What make demo-drift kept on its volumes: requests and models.
+	rm -rf "${TMPDIR:-/tmp}/perennial-volumes"
 fi
