@@ -359,19 +359,14 @@ fn at_the_deadline_the_best_so_far_is_taken() {
     let path = directory.path();
     let manifest = usual_data(&path.join("data"));
     let base = Tiny::new(Shape::Llama).write_gguf(path, GgmlDType::F32);
-    let mut arguments = train_arguments(
-        &base,
-        &manifest,
-        &path.join("output"),
-        "--epochs 1000 --patience 1000 --learning-rate 0.01",
-    );
-    // Ten seconds are kept for writing, so this leaves a moment for steps.
-    arguments.deadline_seconds = Some(13);
+    let mut arguments = train_arguments(&base, &manifest, &path.join("output"), SHORT);
+    let stopped = execute(&arguments, &CancellationToken::new(), &|step| step == 10);
+    assert!(matches!(stopped, Err(TrainError::Interrupted)));
+    arguments.deadline_seconds = Some(1);
     let result = train(&arguments);
-    assert_eq!(
-        (result.outcome, result.metrics["ended"].as_str()),
-        (Outcome::Succeeded, "Deadline")
-    );
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    let metrics = ["ended", "steps"].map(|name| result.metrics[name].as_str());
+    assert_eq!(metrics, ["Deadline", "10"]);
 }
 
 #[test]
