@@ -9,8 +9,9 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use perennial_crds::capture::{CAPTURE_ANNOTATION, Level, Terms};
 use perennial_crds::{LLMDeployment, REVISION_LABEL};
+use perennial_tests::waiting::until;
 use perennial_tests::world::{condition, model, pod_uids};
-use perennial_tests::{Play, World, run};
+use perennial_tests::{Play, World, normal, run};
 use serde_json::{Value, json};
 
 const CLAIM: &str = "records";
@@ -246,13 +247,13 @@ fn new_pods_and_new_revisions_are_told_and_the_collector_stays() -> Result<()> {
         world.condition("tiny", "Capturing", "True", "CollectorReady").await?;
         ensure!(replica_uids(world).await? == pods, "what serves was restarted");
         world.delete::<LLMDeployment>("tiny").await?;
-        world
-            .until("everything goes with the object but the volume", async || {
-                ensure!(world.deployments().await?.is_empty());
-                ensure!(world.api::<Service>().get_opt(COLLECTOR).await?.is_none());
-                Ok(())
-            })
-            .await?;
+        // A young cluster's garbage collector looks for new kinds every 30 s.
+        until(60, "everything goes with the object but the volume", async || {
+            let left = normal::versions(&world.client, &world.namespace).await?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await?;
         ensure!(world.api::<PersistentVolumeClaim>().get_opt(CLAIM).await?.is_some());
         Ok(())
     })

@@ -320,13 +320,13 @@ fn a_better_model_serves_beside_a_spec_that_nobody_touched() -> Result<()> {
         serves(world, "DriftPolicy/watch", 'b').await?;
         // One that serves goes on without its policy.
         world.delete::<DriftPolicy>("watch").await?;
-        world
-            .until("the policy's ConfigMaps are gone", async || {
-                let maps = world.names::<ConfigMap>().await?;
-                ensure!(!maps.iter().any(|name| name.starts_with("watch-")), "{maps:?}");
-                Ok(())
-            })
-            .await?;
+        // A young cluster's garbage collector looks for new kinds every 30 s.
+        perennial_tests::waiting::until(60, "the policy's ConfigMaps are gone", async || {
+            let maps = world.names::<ConfigMap>().await?;
+            ensure!(!maps.iter().any(|name| name.starts_with("watch-")), "{maps:?}");
+            Ok(())
+        })
+        .await?;
         serves(world, "DriftPolicy/watch", 'b').await?;
         // Another model in Git wins.
         world
