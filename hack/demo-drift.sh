@@ -161,6 +161,7 @@ until [ "$(policy '.status.cycles[0].outcome // ""')" = Promoted ]; do
 	sleep 1
 done
 policy '.status.cycles[0] | "  cycle \(.id): \(.outcome), \(.message)"'
+cycle=$(policy '.status.cycles[0].id')
 k get llm "$name" --output json | jq --raw-output '"  status.model.origin: \(.status.model.origin), \(.status.model.digest[0:19])"'
 k get controllerrevisions --selector perennial.dev/learned | sed 's/^/  /'
 printf '\n  > %s\n%s\n' "$question" "$(ask "$question" | sed 's/^/  < /')"
@@ -174,6 +175,7 @@ printf '  (%d s)\n\nDone in %d s. Try next:\n\n' $((SECONDS - step_began)) $((SE
 cat <<END
   export KUBECONFIG=$KUBECONFIG PATH=$root/target/cluster:\$PATH
   kubectl -n $namespace describe drift $name
+  kubectl -n $namespace get configmap $name-cycle-$cycle -o go-template='{{index .data "report.html"}}' > cycle.html      a page about it
   kubectl -n $namespace get drift,jobs,controllerrevisions
   kubectl -n $namespace patch llm $name --type merge --patch '{"spec": {"model": {"learned": "Ignore"}}}'      the brake
 

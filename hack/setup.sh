@@ -3,9 +3,10 @@
 # there already; the second run only looks.
 source "$(dirname "$0")/lib.sh"
 
-# Program or file, and the Debian package that has it. The second group is for a cluster with a node.
+# Program or file, and the Debian package that has it. The second group is for a cluster with a node; its tests have a
+# trainer in shell.
 build_needs="cc:gcc curl:curl jq:jq git:git make:make /etc/ssl/certs/ca-certificates.crt:ca-certificates"
-node_needs="containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins ip:iproute2 nft:nftables mount:mount"
+node_needs="containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins ip:iproute2 nft:nftables mount:mount /bin/busybox:busybox-static"
 
 missing_packages() {
 	local need

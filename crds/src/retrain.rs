@@ -6,6 +6,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::serving::METRICS_PORT;
+
 /// Version of the contract of the Job that prepares data.
 pub const PREPARE_CONTRACT: &str = "prepare/v1";
 /// Version of the contract of the Job that trains.
@@ -16,6 +18,10 @@ pub const GATE_CONTRACT: &str = "gate/v1";
 pub const VERIFY_CONTRACT: &str = "verify/v1";
 /// Exit code that asks for another try.
 pub const EXIT_RETRY: i32 = 75;
+/// Port on which a training Job may tell how far it is.
+pub const PROGRESS_PORT: u16 = METRICS_PORT;
+/// Path on [`PROGRESS_PORT`] that answers with a [`TrainingProgress`].
+pub const PROGRESS_PATH: &str = "/training";
 /// Longest last words, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 
@@ -274,9 +280,48 @@ pub struct RetrainResult {
     /// Full record, below the output directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_path: Option<String>,
+    /// How the loss went, for the report of the cycle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curve: Option<Curve>,
     /// In words, without any text of a prompt.
     #[serde(default)]
     pub message: String,
+}
+
+/// How the loss went: points of a step and the mean loss of a token.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Curve {
+    /// On the rows of a step.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub train: Vec<(u64, f64)>,
+    /// On the validation rows.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub validation: Vec<(u64, f64)>,
+}
+
+impl Curve {
+    /// Points of a line, at most.
+    pub const MOST_POINTS: usize = 32;
+}
+
+/// How far training is, in figures alone: what a training Job may answer on its port for progress.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingProgress {
+    /// Steps that are done.
+    pub step: u64,
+    /// Steps in all; 0 while that is not known.
+    #[serde(default)]
+    pub total_steps: u64,
+    /// Mean loss of a token in the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Seconds until all steps are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_seconds: Option<u64>,
 }
 
 /// Last words of the container that checks a trained model, in the gate Job.

@@ -111,7 +111,7 @@ pub async fn run(
     let _scaler = AbortOnDropHandle::new(tokio::spawn(scaler.run()));
     let hands = Hands::new(
         context.shell.writer.clone(),
-        context.shell.panes.clone(),
+        (context.shell.panes.clone(), context.shell.loading.clone()),
         Arc::clone(&context.metrics),
         context.shell.environment.clone(),
     );

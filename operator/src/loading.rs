@@ -1,19 +1,21 @@
-//! Asks starting pods how far they are.
+//! Asks pods how far they are: servers that start, and Jobs that train.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use perennial_crds::retrain::{PROGRESS_PATH, TrainingProgress};
 use perennial_crds::serving::{LOADING_PATH, LoadingProgress};
 
 use crate::deployment::diagnose;
 use crate::pod_http;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Progress is a few hundred bytes; whatever is longer comes from something else than our server.
+/// Progress is a few hundred bytes; whatever is longer comes from something else.
 const LONGEST_ANSWER: usize = 16 * 1024;
 
-/// Reads `/loading` of pods.
+/// Reads `/loading` and `/training` of pods.
 #[derive(Clone, Debug)]
 pub struct LoadingReader {
     http: reqwest::Client,
@@ -39,17 +41,14 @@ impl LoadingReader {
         Some((starting.name_any(), self.read(&address).await?))
     }
 
+    /// How far the training in a pod is. Not every trainer tells: it is not asked of them.
+    pub async fn training(&self, address: IpAddr) -> Option<TrainingProgress> {
+        pod_http::json(&self.http, pod_http::url(address, PROGRESS_PATH), LONGEST_ANSWER).await
+    }
+
     async fn read(&self, address: &str) -> Option<LoadingProgress> {
         let url = pod_http::url(address.parse().ok()?, LOADING_PATH);
-        let mut answer = self.http.get(url).send().await.ok()?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.ok()? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LONGEST_ANSWER {
-                return None;
-            }
-        }
-        serde_json::from_slice(&body).ok()
+        pod_http::json(&self.http, url, LONGEST_ANSWER).await
     }
 }
 

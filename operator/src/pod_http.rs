@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use perennial_crds::serving::METRICS_PORT;
+use serde::de::DeserializeOwned;
 
 /// A client that follows no redirect and no proxy, and gives up after this time.
 ///
@@ -24,6 +25,19 @@ pub fn url(address: IpAddr, path: &str) -> String {
         IpAddr::V4(address) => format!("http://{address}:{METRICS_PORT}{path}"),
         IpAddr::V6(address) => format!("http://[{address}]:{METRICS_PORT}{path}"),
     }
+}
+
+/// What a pod answers as JSON of at most `longest` bytes; nothing if it does not, or with something else.
+pub async fn json<T: DeserializeOwned>(http: &reqwest::Client, url: String, longest: usize) -> Option<T> {
+    let mut answer = http.get(url).send().await.ok()?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.ok()? {
+        body.extend_from_slice(&chunk);
+        if body.len() > longest {
+            return None;
+        }
+    }
+    serde_json::from_slice(&body).ok()
 }
 
 #[cfg(test)]

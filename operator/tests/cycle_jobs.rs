@@ -79,6 +79,7 @@ fn cycle() -> Cycle {
         manifest: Some(digest('d')),
         records: 300,
         suites: Some(digest('e')),
+        training: None,
         candidate: Some(Model {
             uri: "file:///mnt/model/model.gguf".to_owned(),
             digest: digest('c'),

@@ -12,18 +12,10 @@ use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use perennial_crds::DriftPolicy;
 use perennial_crds::retraining::FinishedCycle;
-use perennial_drift::features::{Encoder, Exchange, Extractor, FinishReason};
-use perennial_drift::observe::Interval;
-use perennial_drift::pane::Pane;
-use perennial_drift::pane::layout::Layout;
-use perennial_operator::drift::memory::{Memory, Stage};
-use perennial_operator::drift::record;
-use perennial_operator::drift::terms::{About, policy as terms};
 use perennial_tests::player::Play;
-use perennial_tests::{World, run};
+use perennial_tests::{World, drifted, run};
 use serde_json::{Value, json};
 
-const PANE: i64 = 10;
 const COMPONENT: &str = "app.kubernetes.io/component";
 
 fn digest(digit: char) -> String {
@@ -102,7 +94,7 @@ fn policy(mode: &str) -> Value {
         "apiVersion": "perennial.dev/v1alpha1", "kind": "DriftPolicy", "metadata": {"name": "watch"},
         "spec": {
             "targetRef": {"name": "tiny"},
-            "observation": {"paneSeconds": PANE, "minSamples": 25, "maxPaneSeconds": 60},
+            "observation": {"paneSeconds": drifted::PANE_SECONDS, "minSamples": 25, "maxPaneSeconds": 60},
             "baseline": {"learned": {"seconds": 600, "minSamples": 1000, "season": "None"}},
             "confirmSeconds": 30,
             "retraining": {
@@ -134,7 +126,7 @@ async fn claim(world: &World, name: &str) -> Result<()> {
 }
 
 /// A target that keeps records, and a policy whose memory says that what users ask has changed.
-async fn drifted(world: &World, policy: &Value) -> Result<DriftPolicy> {
+async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
     claim(world, "work").await?;
     claim(world, "records").await?;
     world
@@ -147,48 +139,10 @@ async fn drifted(world: &World, policy: &Value) -> Result<DriftPolicy> {
     let target = world.settled("tiny").await?;
     drop(operator);
     let policy: DriftPolicy = world.create(policy).await?;
-    let memory = memory(&policy, &target.uid().unwrap_or_default())?;
-    let Stage::Watching(watching) = &memory.stage else {
-        anyhow::bail!("nothing was learned");
-    };
-    let mut maps = record::baseline(&policy, watching)?;
-    maps.push(record::evidence(&policy, &memory)?);
-    for map in maps {
+    for map in drifted::remembered(&policy, &target.uid().unwrap_or_default(), &digest('a'))? {
         world.api::<ConfigMap>().create(&PostParams::default(), &map).await?;
     }
     Ok(policy)
-}
-
-/// Prompts become four times as long.
-fn memory(policy: &DriftPolicy, target: &str) -> Result<Memory> {
-    let extractor = Extractor::new(Encoder::Ngrams)?;
-    let layout = Layout::of(extractor.recipe());
-    let about = About::new(&policy.spec, target, &digest('a'), None);
-    let first = jiff::Timestamp::now().as_second() / PANE - 200;
-    let mut memory = Memory::new(about, layout.fingerprint(), first * PANE);
-    memory.serves(Some("any"), 0);
-    for number in 0..190_i64 {
-        let start = (first + number) * PANE;
-        let factor = if number < 100 { 1 } else { 4 };
-        let mut pane = Pane::new(&layout, start, u32::try_from(PANE)?);
-        for request in 0..30_u32 {
-            let mixed = u32::try_from((number * 30 + i64::from(request)) * 7919 % 200)?;
-            pane.add(&extractor.features(&Exchange {
-                id: &format!("{number}-{request}"),
-                prompt_tokens: Some(factor * (20 + mixed)),
-                output_tokens: Some(10 + mixed / 3),
-                finish_reason: Some(FinishReason::Stop),
-                ..Exchange::default()
-            }));
-        }
-        let interval = Interval {
-            start,
-            pane: Some(pane),
-        };
-        memory.take(vec![interval], Some(0), &terms(&policy.spec))?;
-    }
-    ensure!(memory.cause().is_some(), "nothing has drifted");
-    Ok(memory)
 }
 
 async fn status(world: &World) -> Result<perennial_crds::DriftPolicyStatus> {
@@ -265,7 +219,7 @@ async fn serves(world: &World, expected: &str, digit: char) -> Result<()> {
 #[test]
 fn a_better_model_serves_beside_a_spec_that_nobody_touched() -> Result<()> {
     run("promoted", async |world| {
-        drifted(world, &policy("Automatic")).await?;
+        prepare(world, &policy("Automatic")).await?;
         let before = world.llm("tiny").await?;
         play(world, Script::good('b')).await;
         let _operator = world.operator().await?;
@@ -404,7 +358,7 @@ fn what_a_job_claims_is_believed_only_if_it_is_true() -> Result<()> {
                 "UntrustedOutput",
             ),
         ];
-        drifted(world, &policy("Automatic")).await?;
+        prepare(world, &policy("Automatic")).await?;
         // The n-th cycle plays the n-th lie: each policy's cycles are told apart by their id.
         let seen: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
         let scripts: Vec<Script> = lies.iter().map(|(_, script, _)| script.clone()).collect();
@@ -450,7 +404,7 @@ fn what_a_job_claims_is_believed_only_if_it_is_true() -> Result<()> {
 #[test]
 fn a_candidate_waits_for_the_person_and_git_supersedes_it() -> Result<()> {
     run("approved", async |world| {
-        drifted(world, &policy("Approve")).await?;
+        prepare(world, &policy("Approve")).await?;
         play(world, Script::good('b')).await;
         let _operator = world.operator().await?;
         let said = says(world, "CandidateAvailable", "True", "Proposed").await?;
@@ -478,7 +432,7 @@ fn a_candidate_waits_for_the_person_and_git_supersedes_it() -> Result<()> {
 #[test]
 fn a_candidate_that_does_not_come_up_is_taken_back_and_not_tried_again() -> Result<()> {
     run("rolledback", async |world| {
-        drifted(world, &policy("Automatic")).await?;
+        prepare(world, &policy("Automatic")).await?;
         world
             .merge::<perennial_crds::LLMDeployment>(
                 "tiny",
@@ -515,7 +469,7 @@ fn a_candidate_that_does_not_come_up_is_taken_back_and_not_tried_again() -> Resu
 #[test]
 fn an_operator_that_is_killed_again_and_again_makes_each_job_once() -> Result<()> {
     run("killed", async |world| {
-        drifted(world, &policy("Automatic")).await?;
+        prepare(world, &policy("Automatic")).await?;
         play(world, Script::good('b')).await;
         let mut killed = 0_u64;
         while learned(world).await?.is_empty() {
@@ -549,7 +503,7 @@ fn what_stands_against_a_cycle_is_told() -> Result<()> {
     run("blocked", async |world| {
         let mut object = policy("Automatic");
         object["spec"]["retraining"]["jobTemplateRef"] = json!({"name": "mine"});
-        drifted(world, &object).await?;
+        prepare(world, &object).await?;
         play(world, Script::good('b')).await;
         let _operator = world.operator().await?;
         let said = says(world, "RetrainingBlocked", "True", "JobTemplateInvalid").await?;

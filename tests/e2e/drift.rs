@@ -1,20 +1,18 @@
 //! A DriftPolicy on real pods: what is normal is learned, a change is found and named, and nothing of a prompt gets out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use perennial_crds::DriftPolicy;
 use perennial_crds::drift_policy::Phase;
 use perennial_tests::seed::Random;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::cluster::{Bed, SYSTEM, eventually, kill_operators, kubectl, simulated};
+use super::canary;
+use super::cluster::{Bed, eventually, kill_operators, kubectl, simulated};
+use super::policy::{phase, policies, says, until};
+use super::talk::{Talk, Turn};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A word in every prompt that must be found nowhere else.
@@ -71,88 +69,22 @@ const GERMAN: [&[&str]; 3] = [
     ],
 ];
 
-/// Clients of which a part, in percent, writes German.
-struct Talk {
-    german: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Talk {
-    fn start(url: &str) -> Self {
-        let talk = Self {
-            german: Arc::default(),
-            answered: Arc::default(),
-            failed: Arc::default(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
-        let clients = 10;
-        for client in 0..clients {
-            let (german, answered, failed, stop) = (
-                Arc::clone(&talk.german),
-                Arc::clone(&talk.answered),
-                Arc::clone(&talk.failed),
-                talk.stop.clone(),
-            );
-            let url = format!("{url}/v1/chat/completions");
-            talk.tasks.spawn(async move {
-                let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-                let mut random = Random::named(&format!("talk-{client}"));
-                let mut ticks = tokio::time::interval(Duration::from_millis(1_000 * clients / RATE));
-                while !stop.is_cancelled() {
-                    ticks.tick().await;
-                    let words = if random.below(100) < german.load(Ordering::Relaxed) {
-                        GERMAN
-                    } else {
-                        ENGLISH
-                    };
-                    let body = json!({
-                        "model": "model", "max_tokens": 4 + random.below(8), "user": format!("{CANARY}-{client}"),
-                        "messages": [{"role": "user", "content": prompt(&words, &mut random)}],
-                    });
-                    let answer = http.post(&url).json(&body).send().await;
-                    let count = if answer.is_ok_and(|answer| answer.status().is_success()) {
-                        &answered
-                    } else {
-                        &failed
-                    };
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        talk.tasks.close();
-        talk
-    }
-
-    fn speak_german(&self, percent: u64) {
-        self.german.store(percent, Ordering::Relaxed);
-    }
-
-    /// How many were answered. Panics if one was not.
-    async fn end(self) -> u64 {
-        self.stop.cancel();
-        self.tasks.wait().await;
-        assert_eq!(self.failed.load(Ordering::Relaxed), 0, "requests failed");
-        self.answered.load(Ordering::Relaxed)
+/// A chat in one of the two languages.
+fn chat(client: u64, german: bool, random: &mut Random) -> Turn {
+    let words = if german { GERMAN } else { ENGLISH };
+    Turn {
+        path: "/v1/chat/completions",
+        body: json!({
+            "model": "model", "max_tokens": 4 + random.below(8), "user": format!("{CANARY}-{client}"),
+            "messages": [{"role": "user", "content": prompt(&words, random)}],
+        }),
+        corrected: None,
     }
 }
 
 fn prompt(words: &[&[&str]; 3], random: &mut Random) -> String {
-    let mut pick = |list: &[&str]| {
-        let index = random.below(u64::try_from(list.len()).expect("short"));
-        list[usize::try_from(index).expect("short")].to_owned()
-    };
-    let sentence =
-        |pick: &mut dyn FnMut(&[&str]) -> String| format!("{} {} {}", pick(words[0]), pick(words[1]), pick(words[2]));
-    let sentences: Vec<String> = (0..3).map(|_| sentence(&mut pick)).collect();
+    let sentences: Vec<String> = (0..3).map(|_| words.map(|list| *random.pick(list)).join(" ")).collect();
     format!("{} {CANARY}", sentences.join(" "))
-}
-
-fn policies(bed: &Bed) -> Api<DriftPolicy> {
-    Api::namespaced(bed.client.clone(), &bed.namespace)
 }
 
 async fn apply(bed: &Bed, name: &str) {
@@ -170,33 +102,6 @@ async fn apply(bed: &Bed, name: &str) {
         .patch(name, &parameters, &Patch::Apply(&object))
         .await
         .expect("the policy is accepted");
-}
-
-fn says(policy: &DriftPolicy, kind: &str, status: &str, reason: &str) -> bool {
-    let conditions = policy.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == kind && condition.status == status && condition.reason == reason)
-}
-
-async fn until(bed: &Bed, name: &str, what: &str, limit: Duration, is: impl Fn(&DriftPolicy) -> bool) -> DriftPolicy {
-    let (policies, is) = (policies(bed), &is);
-    let found = eventually(limit, || {
-        let policies = policies.clone();
-        async move { policies.get(name).await.ok().filter(|policy| is(policy)) }
-    });
-    found.await.unwrap_or_else(|| {
-        println!(
-            "{}",
-            kubectl(&["-n", &bed.namespace, "get", "drift,configmaps", "-o", "yaml"])
-        );
-        bed.explain("model");
-        panic!("the policy {name} is not {what} after {} s", limit.as_secs())
-    })
-}
-
-fn phase(policy: &DriftPolicy) -> Option<Phase> {
-    policy.status.as_ref()?.phase
 }
 
 /// UIDs and starts of the pods: what was not restarted has the same.
@@ -231,7 +136,7 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     bed.apply("model", spec).await;
     bed.settled("model", 2 * MINUTE).await;
     let before = lives(&bed).await;
-    let talk = Talk::start(&bed.url("model").await);
+    let talk = Talk::start(&bed.url("model").await, RATE, chat);
     apply(&bed, "watch").await;
     until(&bed, "watch", "learning", MINUTE, |policy| {
         let baseline = policy.status.as_ref().and_then(|status| status.baseline.as_ref());
@@ -302,7 +207,7 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     for reason in ["BaselineLearned", "DriftConfirmed", "DriftOver", "TargetTaken"] {
         assert!(events.contains(reason), "no event {reason}");
     }
-    nothing_of_a_prompt(&bed).await;
+    canary::is_nowhere(&bed, CANARY).await;
     // All that it remembered goes with it.
     kubectl(&["-n", &bed.namespace, "delete", "drift", "--all"]);
     let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
@@ -313,56 +218,4 @@ async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     });
     assert!(gone.await.is_some(), "ConfigMaps stay behind");
     bed.remove().await;
-}
-
-/// Looks for the canary in everything that the cluster keeps, logs and tells.
-async fn nothing_of_a_prompt(bed: &Bed) {
-    let mut said = Vec::new();
-    for kinds in [
-        "configmaps,events,drift,llm",
-        "pods,deployments,controllerrevisions,jobs,services",
-    ] {
-        said.push(kubectl(&["-n", &bed.namespace, "get", kinds, "-o", "json"]));
-    }
-    // Bytes in ConfigMaps are base64, which would hide it.
-    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    for map in maps.list(&ListParams::default()).await.expect("they can be listed") {
-        let binary = map.binary_data.into_iter().flatten();
-        said.extend(binary.map(|(_, bytes)| String::from_utf8_lossy(&bytes.0).into_owned()));
-    }
-    said.push(kubectl(&[
-        "-n",
-        &bed.namespace,
-        "logs",
-        "--all-containers",
-        "-l",
-        "perennial.dev/name",
-        "--tail=-1",
-    ]));
-    said.push(kubectl(&[
-        "-n",
-        SYSTEM,
-        "logs",
-        "-l",
-        "app.kubernetes.io/name=perennial",
-        "--tail=-1",
-    ]));
-    for pod in bed
-        .pods()
-        .list(&ListParams::default())
-        .await
-        .expect("they can be listed")
-    {
-        let Some(address) = pod.status.and_then(|status| status.pod_ip) else {
-            continue;
-        };
-        for path in ["metrics", "load", "drift/panes"] {
-            let answer = reqwest::get(format!("http://{address}:9090/{path}"))
-                .await
-                .expect("it answers");
-            said.push(answer.text().await.expect("a text"));
-        }
-    }
-    assert!(said.iter().all(|text| !text.is_empty()), "nothing to look through");
-    assert!(said.iter().all(|text| !text.contains(CANARY)), "a prompt got out");
 }

@@ -6,12 +6,20 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod canary;
 mod clients;
 mod cluster;
 mod drift;
+mod learning;
 mod life;
 mod misfortune;
 mod operator_killed;
+mod operators;
+mod policy;
 mod quiet;
+mod retraining_fails;
 mod rollout;
 mod scaling;
+mod talk;
+mod tiny;
+mod volumes;

@@ -39,6 +39,15 @@ impl Random {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit.max(1)
     }
+
+    /// One of a list.
+    ///
+    /// # Panics
+    /// If the list is empty.
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        let index = self.number() % list.len() as u64;
+        &list[usize::try_from(index).unwrap_or_default()]
+    }
 }
 
 /// A suffix for a name.

@@ -50,7 +50,11 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() {
             // Nobody reads the log of a pod whose arguments are wrong, if its status says so.
-            let _ = std::fs::write(termination_path(), wrong_arguments(&error.to_string()));
+            let said = wrong_arguments(&error.to_string());
+            match job_termination_path() {
+                Some(path) => contract::leave(&path, &contract::failure(&said)),
+                None => drop(std::fs::write(TERMINATION_PATH, said)),
+            }
         }
         error.exit()
     });
@@ -78,13 +82,11 @@ fn start_logging(format: LogFormat) {
     }
 }
 
-/// Where the last words of any of the Jobs go.
-fn termination_path() -> PathBuf {
-    let told = ["PREPARE", "RETRAIN", "GATE", "VERIFY"].iter();
-    let told = told
-        .filter_map(|job| std::env::var_os(format!("{job}_TERMINATION_PATH")))
-        .next();
-    told.map_or_else(|| PathBuf::from(TERMINATION_PATH), PathBuf::from)
+/// Where the last words go, in a Job.
+fn job_termination_path() -> Option<PathBuf> {
+    let mut told = ["PREPARE", "RETRAIN", "GATE", "VERIFY"].iter();
+    let path = told.find_map(|job| std::env::var_os(format!("{job}_TERMINATION_PATH")));
+    path.map(PathBuf::from)
 }
 
 /// clap's answer without the usage.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use perennial_crds::retrain::{
-    GateResult, Manifest, PrepareResult, RETRAIN_CONTRACT, RetrainResult, SuiteItem, TrainingRow,
+    GateResult, Manifest, PrepareResult, RETRAIN_CONTRACT, RetrainResult, SuiteItem, TrainingProgress, TrainingRow,
 };
 use perennial_trainer::contract::check::{Check, CheckError, State, examine, make, table};
 use perennial_trainer::contract::{Sha256Sum, sha256_of_file};
@@ -390,6 +390,10 @@ fn the_schemas_in_the_documentation_are_those_of_the_types() {
         (
             "retrain-result",
             schema::<RetrainResult>("retrain-result", RETRAIN_CONTRACT, RETRAIN),
+        ),
+        (
+            "training-progress",
+            schema::<TrainingProgress>("training-progress", "", &[]),
         ),
         ("gate-result", schema::<GateResult>("gate-result", "gate/v1", GATE)),
         ("suite-item", schema::<SuiteItem>("suite-item", "", &[])),

@@ -9,13 +9,17 @@
 mod cycle;
 mod tiny;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::quantized::GgmlDType;
 use cycle::{digest, item, usual_data, write_suite};
-use perennial_crds::retrain::{EXIT_RETRY, GateResult, MAX_MESSAGE_BYTES, Outcome, RetrainResult};
+use perennial_crds::retrain::{
+    EXIT_RETRY, GateResult, MAX_MESSAGE_BYTES, Outcome, PROGRESS_PATH, RetrainResult, TrainingProgress,
+};
 use perennial_trainer::contract::suites_digest;
 use tempfile::TempDir;
 use tiny::{Shape, Tiny};
@@ -91,6 +95,60 @@ fn a_pod_that_is_told_to_stop_leaves_a_checkpoint_and_the_next_goes_on() {
     let reached = progress(path).expect("steps");
     let mut child = train(path, 1000).spawn().expect("a process");
     assert_eq!(stop_after(path, &mut child, reached), Some(EXIT_RETRY));
+}
+
+/// What a process answers on this port.
+fn told(port: u16) -> Option<TrainingProgress> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    let request = format!("GET {PROGRESS_PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
+}
+
+#[test]
+fn whoever_asks_is_told_how_far_training_is() {
+    let directory = prepared();
+    let path = directory.path();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|free| free.local_addr())
+        .expect("a port");
+    let mut child = train(path, 1000)
+        .env("RETRAIN_PROGRESS_PORT", free.port().to_string())
+        .spawn()
+        .expect("a process");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let progress = loop {
+        assert!(Instant::now() < deadline, "it does not tell");
+        match told(free.port()) {
+            Some(progress) if progress.step > 0 => break progress,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(
+        progress.total_steps > progress.step && progress.loss.is_some(),
+        "{progress:?}"
+    );
+    assert!(progress.remaining_seconds.is_some(), "{progress:?}");
+    // A port that is taken does not keep anybody from training.
+    let taken = train(path, 1000)
+        .env("RETRAIN_PROGRESS_PORT", free.port().to_string())
+        .env("RETRAIN_OUTPUT_DIR", path.join("second"))
+        .spawn();
+    let mut taken = taken.expect("a process");
+    while !path.join("second/progress.json").exists() {
+        assert!(
+            Instant::now() < deadline && taken.try_wait().expect("a state").is_none(),
+            "it does not train"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for child in [&mut child, &mut taken] {
+        child.kill().expect("it runs");
+        child.wait().expect("an end");
+    }
 }
 
 #[test]

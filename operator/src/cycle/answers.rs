@@ -1,9 +1,9 @@
 //! What the last words of a Job are worth. Nothing that it claims is believed before it was compared with what it was told. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use perennial_crds::retrain::{
-    GATE_CONTRACT, GateResult, MAX_MESSAGE_BYTES, ModelKind, Outcome as Said, PREPARE_CONTRACT, PrepareResult,
+    Curve, GATE_CONTRACT, GateResult, MAX_MESSAGE_BYTES, ModelKind, Outcome as Said, PREPARE_CONTRACT, PrepareResult,
     RETRAIN_CONTRACT, RetrainResult, VERIFY_CONTRACT, VerifyResult,
 };
 use perennial_crds::retraining::GateSpec;
@@ -12,10 +12,14 @@ use serde::de::DeserializeOwned;
 
 use super::gate::{Unjudged, Verdict, judge};
 use super::ledger::{Cycle, Outcome};
+use super::report::Training;
 use super::step::End;
 
 /// Bytes of a Job's own message that are told on.
 const TOLD: usize = 300;
+/// Figures of a training that are told on, and their length in bytes.
+const FIGURES: usize = 24;
+const FIGURE: usize = 24;
 
 /// What came of a Job.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,8 @@ pub enum Answer {
         uri: String,
         /// Its digest.
         digest: String,
+        /// What the Job tells of its training.
+        training: Training,
     },
     /// It was judged.
     Judged(Vec<Verdict>),
@@ -164,7 +170,30 @@ pub fn trained(end: &End, cycle: &Cycle, rejected: &VecDeque<String>) -> Answer 
     Answer::Trained {
         uri: model.uri,
         digest: model.digest,
+        training: Training {
+            figures: figures(said.metrics),
+            curve: said.curve.filter(drawable).unwrap_or_default(),
+        },
     }
+}
+
+/// Figures that are short and look like figures or one word: it is for people, and nothing else may get into a report.
+fn figures(metrics: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let plain = |text: &str| {
+        let letters = text.len() <= FIGURE
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".+-_%".contains(&byte));
+        letters && !text.is_empty()
+    };
+    let found = metrics.into_iter().filter(|(name, value)| plain(name) && plain(value));
+    found.take(FIGURES).collect()
+}
+
+fn drawable(curve: &Curve) -> bool {
+    [&curve.train, &curve.validation]
+        .iter()
+        .all(|line| line.len() <= Curve::MOST_POINTS && line.iter().all(|(_, loss)| loss.is_finite()))
 }
 
 /// The last words of the Job that judges, and of the check before it.
@@ -257,9 +286,19 @@ fn untrusted(message: String) -> Answer {
 }
 
 fn failed(what: &str, end: &End) -> Answer {
+    let why = short(&end.why, "see its pod's log");
+    let said = reason(end.message.as_deref()).or_else(|| reason(end.verification.as_deref()));
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
     Answer::Over(
         Outcome::Failed,
         "JobFailed",
-        format!("the {what} Job failed: {}", short(&end.why, "see its pod's log")),
+        format!("the {what} Job failed: {why}{said}"),
     )
+}
+
+/// The `message` in the last words of a Job, whatever it came to. Anything else that it may have left is not told on.
+pub(super) fn reason(words: Option<&str>) -> Option<String> {
+    let words: serde_json::Value = serde_json::from_str(words?.trim()).ok()?;
+    let message = words.get("message")?.as_str()?.trim();
+    (!message.is_empty()).then(|| short(message, ""))
 }

@@ -1,6 +1,7 @@
 //! One look at the cycles of one policy: read, decide, store, do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -11,6 +12,8 @@ use perennial_drift::decision::Phase;
 
 use super::jobs::{self, Site, gpus};
 use super::ledger::{Kind, Ledger, Stage};
+use super::progress::Told;
+use super::report::{self, Report};
 use super::step::{Action, Drift, Observed, Policy, Standing, Step, job_name, step};
 use super::words::Cycles;
 use super::{jobs_seen, record, target};
@@ -19,8 +22,10 @@ use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::deployment::validate::{Validated, validate};
 use crate::drift::memory::Memory;
+use crate::drift::record::reports_selector;
 use crate::drift::status::Trouble;
 use crate::index::Owner;
+use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
 
 /// Seconds from one look for Jobs without a cycle to the next.
@@ -30,6 +35,8 @@ const STRAYS: i64 = 60;
 pub struct Tools<'a> {
     /// Reads and writes.
     pub writer: &'a Writer,
+    /// Asks Jobs how far they are.
+    pub loading: &'a LoadingReader,
     /// The caches.
     pub indexes: &'a Indexes,
     /// Settings of the operator.
@@ -53,6 +60,8 @@ pub struct Drive {
     ledger: Option<Ledger>,
     standing: Option<Standing>,
     strays_at: i64,
+    told: Told,
+    reported: BTreeSet<String>,
 }
 
 impl Drive {
@@ -126,7 +135,9 @@ impl Drive {
             observed.strays = strays(owner, policy, &stored, tools).await?;
             self.strays_at = now + STRAYS;
         }
-        observed.jobs = jobs_of(owner, policy, &stored, tools).await?;
+        observed.reported = std::mem::take(&mut self.reported);
+        let (jobs, trains_at) = jobs_of(owner, policy, &stored, tools).await?;
+        observed.jobs = jobs;
         let (name, uid) = (policy.name_any(), policy.uid().unwrap_or_default());
         let identity = Policy { name: &name, uid: &uid };
         let Step {
@@ -144,7 +155,24 @@ impl Drive {
             }
         }
         let problem = carry_out(owner, policy, &valid, object, &ledger, &actions, &templates, tools).await?;
-        self.standing = Some(problem.unwrap_or(standing));
+        self.reported = ledger.reports.iter().map(|report| report.id.clone()).collect();
+        let mut standing = problem.unwrap_or(standing);
+        let trains = ledger
+            .cycle
+            .as_ref()
+            .is_some_and(|cycle| cycle.stage == Stage::Retraining);
+        if let (true, Standing::Running { message, waits: None }) = (trains, &mut standing) {
+            let progress = match trains_at {
+                Some(address) => tools.loading.training(address).await,
+                None => None,
+            };
+            if let Some(told) = self.told.tell(progress.as_ref()) {
+                message.push_str(&format!(": {told}"));
+            }
+        } else {
+            self.told = Told::default();
+        }
+        self.standing = Some(standing);
         self.ledger = Some(ledger);
         Ok(())
     }
@@ -235,6 +263,7 @@ fn observe(owner: &Owner, policy: &DriftPolicy, heard: Heard<'_>, now: i64, temp
         calm: heard.all && report.is_some_and(|report| report.phase == Phase::Watching),
         drift,
         gpus: templates.gpus(),
+        reported: BTreeSet::new(),
         jobs: BTreeMap::new(),
         strays: Vec::new(),
         target: super::step::Target::default(),
@@ -272,19 +301,20 @@ async fn load(owner: &Owner, policy: &DriftPolicy, tools: &Tools<'_>) -> Result<
     }
 }
 
+/// The Jobs of the cycle that is under way, and where the one that trains can be asked.
 async fn jobs_of(
     owner: &Owner,
     policy: &DriftPolicy,
     ledger: &Ledger,
     tools: &Tools<'_>,
-) -> Result<BTreeMap<Kind, super::step::Seen>, Trouble> {
-    let mut found = BTreeMap::new();
+) -> Result<(BTreeMap<Kind, super::step::Seen>, Option<IpAddr>), Trouble> {
+    let (mut found, mut trains_at) = (BTreeMap::new(), None);
     let Some(cycle) = &ledger.cycle else {
-        return Ok(found);
+        return Ok((found, None));
     };
     // The Jobs before the one at work have ended and were read.
     let Some(kind) = cycle.stage.job() else {
-        return Ok(found);
+        return Ok((found, None));
     };
     // One stage may end and the next begin at one look.
     let kinds = Kind::ALL.into_iter().filter(|other| *other >= kind);
@@ -294,8 +324,11 @@ async fn jobs_of(
         let Some(job) = job else { break };
         let pods = tools.writer.pods_of_job(owner, &name).await.map_err(trouble)?;
         found.insert(kind, jobs_seen::seen(&job, &pods));
+        if kind == Kind::Retrain {
+            trains_at = jobs_seen::address(&pods);
+        }
     }
-    Ok(found)
+    Ok((found, trains_at))
 }
 
 async fn strays(
@@ -362,9 +395,45 @@ async fn carry_out(
             Action::Delete(name) => tools.writer.delete_job(owner, policy, name).await.map_err(trouble)?,
             Action::Learn(lineage) => tools.writer.learn(valid, lineage).await.map_err(trouble)?,
             Action::Withdraw(digest) => tools.writer.unlearn(valid, digest).await.map_err(trouble)?,
+            Action::Report(report) => tell(owner, policy, report, ledger, tools).await?,
         }
     }
     Ok(problem)
+}
+
+/// Writes the report of a cycle, and removes those that are older than the status tells. One that is refused is not worth
+/// standing still for.
+async fn tell(
+    owner: &Owner,
+    policy: &DriftPolicy,
+    report: &Report,
+    ledger: &Ledger,
+    tools: &Tools<'_>,
+) -> Result<(), Trouble> {
+    let map = report::map(policy, report);
+    match tools.writer.keep(owner, &map).await {
+        Ok(()) => {}
+        Err(error) if error.is_refused() => {
+            let (namespace, name) = (&owner.namespace, &owner.name);
+            tracing::warn!(namespace, name, %error, "The report of a cycle was refused.");
+        }
+        Err(error) => return Err(trouble(error)),
+    }
+    let newest = ledger.finished.iter().rev().take(policy.spec.history.cycles as usize);
+    let kept: Vec<String> = newest.map(|cycle| report::name(&owner.name, &cycle.id)).collect();
+    let selector = reports_selector(&owner.name);
+    for old in tools
+        .writer
+        .config_maps(owner, &map, &selector)
+        .await
+        .map_err(trouble)?
+    {
+        let name = old.name_any();
+        if !kept.contains(&name) {
+            tools.writer.drop_map(owner, &name).await.map_err(trouble)?;
+        }
+    }
+    Ok(())
 }
 
 fn records_claim(object: &LLMDeployment) -> Option<&str> {

@@ -20,7 +20,7 @@ use kube::{Resource, ResourceExt};
 use perennial_crds::llm_deployment::ResourcesSpec;
 use perennial_crds::retrain::{
     CANDIDATE_DIRECTORY, DATA_DIRECTORY, EXIT_RETRY, GATE_CONTRACT, GOLDEN_DIRECTORY, MANIFEST_FILE, OUTPUT_DIRECTORY,
-    PrepareSettings, REPORT_DIRECTORY, RETRAIN_CONTRACT, SCORES_DIRECTORY, SUITES_DIRECTORY,
+    PROGRESS_PORT, PrepareSettings, REPORT_DIRECTORY, RETRAIN_CONTRACT, SCORES_DIRECTORY, SUITES_DIRECTORY,
 };
 use perennial_crds::retraining::RetrainingSpec;
 use perennial_crds::serving::{CLAIM_DIRECTORY, SCRATCH_DIRECTORY, TERMINATION_PATH};
@@ -266,6 +266,7 @@ fn variables(kind: Kind, site: &Site<'_>) -> Vec<EnvVar> {
             plain("RETRAIN_DEADLINE_SECONDS", &deadline),
             plain("RETRAIN_SEED", &seed(cycle).to_string()),
             plain("RETRAIN_TERMINATION_PATH", TERMINATION_PATH),
+            plain("RETRAIN_PROGRESS_PORT", &PROGRESS_PORT.to_string()),
         ],
         Kind::Gate => vec![
             plain("GATE_CONTRACT", GATE_CONTRACT),

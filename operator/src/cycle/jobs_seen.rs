@@ -1,10 +1,13 @@
 //! How a Job and its pods are. Pure.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
+use super::answers::reason;
 use super::jobs::{VERIFY, gpus};
 use super::step::{End, Seen, State};
 
@@ -15,6 +18,13 @@ pub fn seen(job: &Job, pods: &[Pod]) -> Seen {
         uid: job.uid().unwrap_or_default(),
         state: state(job, pods),
     }
+}
+
+/// Where the pod of a Job that runs can be asked.
+#[must_use]
+pub fn address(pods: &[Pod]) -> Option<IpAddr> {
+    let running = pods.iter().find(|pod| running_since(pod).is_some())?;
+    running.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 /// Whether a Job has ended.
@@ -37,6 +47,7 @@ fn state(job: &Job, pods: &[Pod]) -> State {
     } else {
         pods.iter()
             .find_map(waiting_for)
+            .or_else(|| between_tries(pods))
             .unwrap_or_else(|| "its pod is being made".to_owned())
     };
     State::Waiting(why)
@@ -65,11 +76,8 @@ fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
     let last = of_outcome.last().copied();
     let main = last.and_then(|pod| statuses(pod, false).find(|status| terminated(status).is_some()));
     let verification = last.and_then(|pod| statuses(pod, true).find(|status| status.name == VERIFY));
-    let why = match (succeeded, main.and_then(terminated)) {
-        (false, Some(ended)) => {
-            let reason = ended.reason.clone().unwrap_or_default();
-            format!("{reason} with exit code {} ({why})", ended.exit_code)
-        }
+    let why = match last.and_then(ending) {
+        Some(ending) if !succeeded => format!("{ending} ({why})"),
         _ => why,
     };
     End {
@@ -79,6 +87,29 @@ fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
         why,
         gpu_seconds: seconds.saturating_mul(count),
     }
+}
+
+/// How a pod ended, in Kubernetes' words.
+fn ending(pod: &Pod) -> Option<String> {
+    let ended = statuses(pod, false)
+        .chain(statuses(pod, true))
+        .find_map(|status| terminated(status).filter(|ended| ended.exit_code != 0))?;
+    // That of the pod says more, such as DeadlineExceeded.
+    let of_pod = pod.status.as_ref().and_then(|status| status.reason.clone());
+    let reason = of_pod.or_else(|| ended.reason.clone()).unwrap_or_default();
+    Some(format!("{reason} with exit code {}", ended.exit_code))
+}
+
+/// What the last try came to, while the next one is waited for.
+fn between_tries(pods: &[Pod]) -> Option<String> {
+    let failed = pods.iter().filter(|pod| phase(pod) == "Failed");
+    let (count, last) = (failed.clone().count(), failed.max_by_key(|pod| ended_at(pod))?);
+    let words = statuses(last, false).chain(statuses(last, true)).find_map(message);
+    let said = reason(words.as_deref())
+        .map(|said| format!(": {said}"))
+        .unwrap_or_default();
+    let ending = ending(last).unwrap_or_else(|| "no words".to_owned());
+    Some(format!("try {count} ended with {ending}{said}; the next one follows"))
 }
 
 fn gpus_of(job: &Job) -> i64 {
@@ -191,6 +222,37 @@ mod tests {
             waits(&[pending]),
             State::Waiting("0/1 nodes: Insufficient nvidia.com/gpu".to_owned())
         );
+    }
+
+    #[test]
+    fn between_two_tries_the_last_one_is_told() {
+        let failed = |message: &str, second: u32| {
+            pod(
+                json!({"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": terminated(75, message, second),
+                "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+            )
+        };
+        let words = r#"{"schema": "prepare/v1", "message": "write /x: No space left on device"}"#;
+        let pods = [failed(words, 20), failed("{}", 10)];
+        let told = "try 2 ended with Error with exit code 75: write /x: No space left on device; the next one follows";
+        assert_eq!(seen(&job(json!([])), &pods).state, State::Waiting(told.to_owned()));
+        // Words that are no object of the contract are not told on.
+        let pods = [failed("a secret", 20)];
+        let told = "try 1 ended with Error with exit code 75; the next one follows";
+        assert_eq!(seen(&job(json!([])), &pods).state, State::Waiting(told.to_owned()));
+    }
+
+    #[test]
+    fn a_pod_that_was_ended_says_why() {
+        let ended = pod(
+            json!({"phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": [{"name": "trainer",
+            "state": terminated(137, "", 20), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+        );
+        let failed = job(json!([{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]));
+        let State::Ended(end) = seen(&failed, &[ended]).state else {
+            panic!("it has ended");
+        };
+        assert_eq!(end.why, "DeadlineExceeded with exit code 137 (BackoffLimitExceeded)");
     }
 
     #[test]

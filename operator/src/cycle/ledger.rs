@@ -6,6 +6,7 @@ use perennial_drift::cause::Cause;
 use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
+use super::report::{Report, Training};
 
 /// Finished cycles that are kept, at least; more while they count towards a limit.
 const KEPT: usize = 10;
@@ -126,6 +127,9 @@ pub struct Cycle {
     /// Digest of the items of all suites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suites: Option<String>,
+    /// What the training told of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
     /// The model that came out, under the address that serving pods know it by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Model>,
@@ -226,6 +230,9 @@ pub struct Ledger {
     /// Those that ended, oldest first.
     #[serde(default)]
     pub finished: VecDeque<Finished>,
+    /// Reports of those that ended last, until they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<Report>,
     /// Until then none begins, seconds since 1970.
     #[serde(default)]
     pub cooldown_until: i64,

@@ -1,5 +1,7 @@
 //! Where a learned model comes from: what is stored with the LLMDeployment that serves it. Pure.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::ResourceExt;
@@ -103,4 +105,54 @@ pub fn in_effect<'a>(learned: &'a [Learned], base_digest: &str) -> Option<&'a Le
         .iter()
         .filter(|learned| learned.lineage.base.digest == base_digest);
     valid.max_by_key(|learned| learned.number)
+}
+
+/// Names of learned models that can go: beyond the newest `keep`, none whose digest a stored revision of pods has.
+#[must_use]
+pub fn surplus(learned: &[Learned], of_revisions: &BTreeSet<&str>, keep: usize) -> Vec<String> {
+    let mut newest: Vec<&Learned> = learned.iter().collect();
+    newest.sort_by_key(|learned| std::cmp::Reverse(learned.number));
+    let old = newest.into_iter().skip(keep);
+    old.filter(|learned| !of_revisions.contains(learned.lineage.model.digest.as_str()))
+        .map(|learned| learned.name.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learned(number: i64) -> Learned {
+        let model = |digest: &str| Model {
+            uri: "file:///mnt/model/model.gguf".to_owned(),
+            digest: digest.to_owned(),
+            claim: None,
+            claim_path: None,
+        };
+        Learned {
+            name: format!("tiny-learned-{number}"),
+            number,
+            lineage: Lineage {
+                model: model(&format!("sha256:{number}")),
+                base: model("sha256:base"),
+                champion_digest: String::new(),
+                cycle_id: String::new(),
+                policy: "watch".to_owned(),
+                policy_uid: String::new(),
+                manifest_digest: String::new(),
+                gate: Vec::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn old_ones_go_unless_a_revision_is_made_of_them() {
+        let all: Vec<Learned> = [3, 1, 4, 2].map(learned).into();
+        let serving = BTreeSet::from(["sha256:1", "sha256:4"]);
+        assert_eq!(surplus(&all, &serving, 2), ["tiny-learned-2"]);
+        assert_eq!(surplus(&all, &BTreeSet::new(), 3), ["tiny-learned-1"]);
+        assert_eq!(surplus(&all, &serving, 4), Vec::<String>::new());
+        assert_eq!(in_effect(&all, "sha256:base").map(|learned| learned.number), Some(4));
+        assert!(in_effect(&all, "sha256:other").is_none());
+    }
 }

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::answers::{self, Answer};
 use super::ledger::{Cycle, Finished, JobRecord, Kind, Ledger, Model, Outcome, Stage, Wait};
 use super::lineage::Lineage;
+use super::report::Report;
 
 /// Seconds beyond its deadline after which a Job that does not end is given up.
 const DEADLINE_GRACE: i64 = 300;
@@ -103,6 +104,8 @@ pub struct Observed {
     pub jobs: BTreeMap<Kind, Seen>,
     /// Unfinished Jobs of this policy that belong to no cycle that is under way.
     pub strays: Vec<String>,
+    /// Cycles whose reports were written just now.
+    pub reported: BTreeSet<String>,
     /// GPUs that a training Job asks for; an error if its template cannot be used.
     pub gpus: Result<i64, String>,
 }
@@ -118,6 +121,8 @@ pub enum Action {
     Learn(Box<Lineage>),
     /// Take the learned model of this digest back.
     Withdraw(String),
+    /// Write the report of a finished cycle.
+    Report(Box<Report>),
 }
 
 /// Where that leaves us, for the status.
@@ -164,6 +169,7 @@ pub fn step(ledger: &Ledger, observed: &Observed, spec: &DriftPolicySpec, policy
     ledger
         .withdrawn
         .retain(|digest, _| observed.target.learned.contains(digest));
+    ledger.reports.retain(|report| !observed.reported.contains(&report.id));
     // By the limits as they are now: whoever shortens the rest need not wait for the longer one.
     ledger.cooldown_until = rest_until(&ledger, &limits(spec));
     let mut machine = Machine {
@@ -179,6 +185,13 @@ pub fn step(ledger: &Ledger, observed: &Observed, spec: &DriftPolicySpec, policy
     } = machine;
     actions.extend(ledger.withdrawn.keys().cloned().map(Action::Withdraw));
     actions.extend(observed.strays.iter().cloned().map(Action::Delete));
+    actions.extend(
+        ledger
+            .reports
+            .iter()
+            .cloned()
+            .map(|report| Action::Report(Box::new(report))),
+    );
     Step {
         ledger,
         actions,
@@ -315,6 +328,7 @@ impl Machine<'_> {
             manifest: None,
             records: 0,
             suites: None,
+            training: None,
             candidate: None,
             verdicts: Vec::new(),
             gpu_seconds: 0,
@@ -531,7 +545,8 @@ impl Machine<'_> {
                 cycle.stage = Stage::Retraining;
                 Turn::On
             }
-            Answer::Trained { uri, digest } => {
+            Answer::Trained { uri, digest, training } => {
+                cycle.training = Some(training);
                 cycle.candidate = Some(Model {
                     uri,
                     digest,
@@ -652,7 +667,7 @@ impl Machine<'_> {
         }
         let gpu_days = limits.max_gpu_seconds.as_ref().map_or(0, |limit| limit.per_days);
         let finished = Finished {
-            id: cycle.id,
+            id: cycle.id.clone(),
             cause: cycle.cause,
             outcome,
             reason: reason.to_owned(),
@@ -660,9 +675,12 @@ impl Machine<'_> {
             started: cycle.started,
             ended: now,
             candidate,
-            verdicts: cycle.verdicts,
+            verdicts: cycle.verdicts.clone(),
             gpu_seconds: cycle.gpu_seconds,
         };
+        if self.spec.history.cycles > 0 {
+            self.ledger.reports.push(Report::of(cycle, &finished));
+        }
         self.ledger.finish(finished, limits.max_cycles.per_days.max(gpu_days));
         self.ledger.cooldown_until = rest_until(&self.ledger, &limits);
     }

@@ -27,6 +27,7 @@ use crate::apply::{self, Resources, Writer};
 use crate::autoscaling::board::{Board, Verdict};
 use crate::autoscaling::pods;
 use crate::backoff::jittered;
+use crate::cycle::lineage;
 use crate::disposition::Disposition;
 use crate::drift::pane_reader::PaneReader;
 use crate::drift::words::Words;
@@ -404,7 +405,13 @@ async fn tidy(valid: &Validated, children: &Children, decision: &Decision, write
             .max_by_key(|stored| stored.number)
             .map(|stored| stored.name.as_str()),
     );
-    for name in revision::surplus(&children.revisions, &in_use, HISTORY) {
+    let digests = children
+        .revisions
+        .iter()
+        .filter_map(|stored| stored.frozen.model.digest.as_deref());
+    let mut surplus = lineage::surplus(&children.learned, &digests.collect(), HISTORY);
+    surplus.extend(revision::surplus(&children.revisions, &in_use, HISTORY));
+    for name in surplus {
         if let Some(stored) = children
             .current
             .revisions

@@ -29,6 +29,7 @@ use crate::cycle::drive::{Drive, Heard, Tools};
 use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
+use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
 
 /// Seconds until a store that failed is tried again.
@@ -42,8 +43,10 @@ const IDLE: i64 = 5;
 pub struct Hands {
     /// Writes, and reads what was written.
     pub writer: Writer,
-    /// Asks pods.
+    /// Asks pods for panes.
     pub reader: PaneReader,
+    /// Asks Jobs how far they are.
+    pub loading: LoadingReader,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// One baseline is learned at a time.
@@ -55,11 +58,17 @@ pub struct Hands {
 impl Hands {
     /// With these.
     #[must_use]
-    pub fn new(writer: Writer, reader: PaneReader, metrics: Arc<Metrics>, environment: Environment) -> Self {
+    pub fn new(
+        writer: Writer,
+        (reader, loading): (PaneReader, LoadingReader),
+        metrics: Arc<Metrics>,
+        environment: Environment,
+    ) -> Self {
         Self {
             environment,
             writer,
             reader,
+            loading,
             metrics,
             learning: Semaphore::new(1),
         }
@@ -189,6 +198,7 @@ impl Entry {
     ) -> Result<(), Trouble> {
         let tools = Tools {
             writer: &hands.writer,
+            loading: &hands.loading,
             indexes,
             environment: &hands.environment,
             metrics: &hands.metrics,

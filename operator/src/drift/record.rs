@@ -33,6 +33,8 @@ pub const LARGEST: usize = 700 * 1024;
 const CONTENT_LABEL: &str = "perennial.dev/drift-content";
 /// The content of the ConfigMap with the ledger of cycles, which outlives baselines.
 pub(crate) const CYCLES: &str = "cycles";
+/// The content of a ConfigMap with the report of a cycle, which outlives them, too.
+pub(crate) const CYCLE_REPORT: &str = "cycle-report";
 const RECORD: &str = "record.json";
 const STATE: &str = "state";
 const BASELINE: &str = "baseline";
@@ -107,7 +109,7 @@ pub fn panes_selector(policy: &str) -> String {
 /// Labels of all ConfigMaps of a policy but the ledger of its cycles, as a selector.
 #[must_use]
 pub fn selector(policy: &str) -> String {
-    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL}!={CYCLES}")
+    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL} notin ({CYCLES},{CYCLE_REPORT})")
 }
 
 /// The ConfigMap with the evidence.
@@ -304,6 +306,11 @@ fn stored(layout: &Layout, maps: &[ConfigMap]) -> VecDeque<Stored> {
 
 fn binary<'a>(map: &'a ConfigMap, key: &str) -> Option<&'a [u8]> {
     map.binary_data.as_ref()?.get(key).map(|bytes| bytes.0.as_slice())
+}
+
+/// Selects the reports of a policy's cycles.
+pub(crate) fn reports_selector(policy: &str) -> String {
+    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL}={CYCLE_REPORT}")
 }
 
 pub(crate) fn config_map(policy: &DriftPolicy, name: String, content: &str) -> ConfigMap {

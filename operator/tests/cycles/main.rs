@@ -68,6 +68,9 @@ fn history(seed: u64) -> Tally {
         step.standing,
         world.ledger.cycle
     );
+    let unreported = world.log.finished.difference(&world.log.reported);
+    assert_eq!(unreported.count(), 0, "a cycle ended without a report");
+    assert!(world.ledger.reports.is_empty(), "reports are not forgotten");
     for ((cycle, kind), times) in &world.log.made {
         assert!(
             *times == 1 || world.log.removed_by_hand > 0,

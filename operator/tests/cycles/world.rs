@@ -62,6 +62,8 @@ pub struct Log {
     pub begun: Vec<(i64, String)>,
     /// Cycles that ended: when, and how.
     pub ended: Vec<(i64, Outcome)>,
+    /// Their ids.
+    pub finished: BTreeSet<String>,
     /// GPU seconds of training Jobs that ended: of a cycle that began then.
     pub gpu_seconds: Vec<(i64, i64)>,
     /// Digests that passed an honest gate, against which champion.
@@ -72,6 +74,8 @@ pub struct Log {
     pub promoted: BTreeSet<String>,
     /// Jobs that somebody removed.
     pub removed_by_hand: u32,
+    /// Cycles of which there is a report.
+    pub reported: BTreeSet<String>,
     /// Steps.
     pub steps: u64,
 }
@@ -94,6 +98,8 @@ pub struct World {
     captures: bool,
     follows: bool,
     gpus: i64,
+    /// Reports that the operator knows to be written: a killed one knows nothing.
+    reported: BTreeSet<String>,
     made: u64,
     /// One of so many bad things that could happen does.
     peace: u64,
@@ -160,6 +166,7 @@ impl World {
             captures: true,
             follows: true,
             gpus,
+            reported: BTreeSet::new(),
             made: 100,
             peace,
             quality: BTreeMap::from([(digest(1), 0.5)]),
@@ -207,6 +214,7 @@ impl World {
             },
             jobs: of_cycle.map(|job| (job.kind, seen(job))).collect(),
             strays: strays.map(|(name, _)| name.clone()).collect(),
+            reported: self.reported.clone(),
             gpus: Ok(self.gpus),
         }
     }
@@ -219,6 +227,7 @@ impl World {
         let decided = step(&self.ledger, &observed, &self.spec, &policy);
         // The same again: an operator that is started anew decides the same.
         assert_eq!(decided, step(&self.ledger, &observed, &self.spec, &policy));
+        self.reported.clear();
         if self.dice.one_in(12) {
             return decided;
         }
@@ -226,6 +235,7 @@ impl World {
         self.note(&before);
         for action in &decided.actions {
             if self.dice.one_in(12) {
+                self.reported.clear();
                 break;
             }
             self.act(action);
@@ -253,6 +263,7 @@ impl World {
         let known: BTreeSet<&String> = before.finished.iter().map(|one| &one.id).collect();
         for finished in self.ledger.finished.iter().filter(|one| !known.contains(&one.id)) {
             self.log.ended.push((finished.ended, finished.outcome));
+            self.log.finished.insert(finished.id.clone());
             if finished.outcome == Outcome::Promoted {
                 self.log.promoted.extend(finished.candidate.clone());
             }
@@ -281,6 +292,15 @@ impl World {
                 self.learned
                     .entry(pair.0)
                     .or_insert((lineage.model.clone(), lineage.base.digest.clone()));
+            }
+            Action::Report(report) => {
+                let finished = self.ledger.finished.iter().find(|one| one.id == report.id);
+                let finished = finished.expect("only a cycle that has ended is reported");
+                assert_eq!((finished.outcome, finished.ended), (report.outcome, report.ended));
+                let page = perennial_operator::cycle::report::page(report, NAME, "target");
+                assert!(!page.contains(CANARY), "what a Job said was told on");
+                self.reported.insert(report.id.clone());
+                self.log.reported.insert(report.id.clone());
             }
             Action::Withdraw(digest) => {
                 assert!(!self.log.promoted.contains(digest), "a promoted model was taken away");

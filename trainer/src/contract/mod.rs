@@ -13,4 +13,4 @@ pub use arguments::parse_json;
 pub use files::{Sha256Sum, clean_path, sha256_of_file, write_atomically, write_bytes};
 pub(crate) use files::{hex, sync_directory_of};
 pub use suites::{check_item, suites_digest};
-pub use words::{fail, leave, message, retry, words};
+pub use words::{fail, failure, leave, message, retry, words};

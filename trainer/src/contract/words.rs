@@ -60,17 +60,23 @@ fn cut(value: &mut Value, surplus: usize) -> bool {
     }
 }
 
+/// Last words without a decision.
+#[must_use]
+pub fn failure(message: &str) -> Value {
+    serde_json::json!({"message": message})
+}
+
 /// Leaves a value as JSON where Kubernetes reads it. Outside a container the path cannot be written: that is fine.
 pub fn leave(path: &Path, value: &impl Serialize) {
     leave_text(path, &words(value));
 }
 
-/// Leaves the reason of a failure, which nobody but people reads, and tells it.
+/// Leaves the reason of a failure, which the operator tells on, and tells it.
 #[must_use]
 pub fn fail(path: &Path, error: &dyn std::fmt::Display) -> ExitCode {
     let message = message(&error.to_string());
     tracing::error!(message, "failed");
-    leave_text(path, message.as_bytes());
+    leave(path, &failure(&message));
     ExitCode::FAILURE
 }
 
@@ -130,7 +136,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("words");
         assert_eq!(fail(&path, &"no\n memory"), ExitCode::FAILURE);
-        assert_eq!(std::fs::read_to_string(&path).expect("words"), "no memory");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("words"),
+            r#"{"message":"no memory"}"#
+        );
         leave(&path, &said("x".to_owned(), 1));
         assert_eq!(read(&std::fs::read(&path).expect("words")).message, "x");
         leave(Path::new("/does/not/exist"), &1);

@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Where the last words are left; ignored if it cannot be written.
     #[arg(long, env = "RETRAIN_TERMINATION_PATH", value_name = "FILE", default_value = TERMINATION_PATH)]
     pub termination_path: PathBuf,
+    /// Port on which it is told how far training is; nobody is told when absent.
+    #[arg(long, env = "RETRAIN_PROGRESS_PORT", value_name = "PORT")]
+    pub progress_port: Option<u16>,
     /// Where downloads are kept.
     #[arg(long, env = "PERENNIAL_SCRATCH_DIRECTORY", value_name = "DIRECTORY", default_value = SCRATCH_DIRECTORY)]
     pub scratch_directory: PathBuf,

@@ -7,6 +7,7 @@
 mod arguments;
 mod base;
 mod checkpoint;
+mod curve;
 mod data;
 mod error;
 mod examples;
@@ -24,6 +25,7 @@ mod reporter;
 mod session;
 mod store;
 mod tensors;
+mod told;
 mod work;
 
 use std::process::ExitCode;
@@ -46,6 +48,11 @@ use crate::contract::{fail, leave, message, retry};
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     let path = arguments.termination_path.clone();
+    if let Some(port) = arguments.progress_port
+        && let Err(error) = told::serve(port, &arguments.output_dir)
+    {
+        tracing::warn!(%error, port, "nobody is told how far training is");
+    }
     let outcome = on_threads(arguments.threads, |cancel| {
         execute(&arguments, cancel, &|_| cancel.is_cancelled())
     });
@@ -65,6 +72,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
                     model: None,
                     data: None,
                     metrics: std::collections::BTreeMap::new(),
+                    curve: None,
                     result_path: None,
                     message: message(&error.to_string()),
                 },

@@ -25,7 +25,7 @@ pub enum Stage {
     Finished,
 }
 
-/// `progress.json`.
+/// `progress.json`: a [`perennial_crds::retrain::TrainingProgress`], and what else a person may want to know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
@@ -52,6 +52,12 @@ pub struct Progress {
     pub remaining_seconds: Option<u64>,
 }
 
+/// Where it is told how far training is.
+#[must_use]
+pub fn path(directory: &Path) -> PathBuf {
+    directory.join("progress.json")
+}
+
 /// Tells how far training is.
 #[derive(Debug)]
 pub struct Reporter {
@@ -67,7 +73,7 @@ impl Reporter {
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self {
-            path: directory.join("progress.json"),
+            path: path(directory),
             progress: Progress {
                 stage: Stage::Fetching,
                 step: 0,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::arguments::{Arguments, MergedType};
 use super::base::Base;
 use super::checkpoint::{Checkpoint, Record, State, VERSION};
+use super::curve::curve;
 use super::data::{self, Data, DataError};
 use super::error::TrainError;
 use super::examples::{Encoder, Examples};
@@ -126,6 +127,7 @@ fn result(outcome: Outcome, why: &str) -> RetrainResult {
         model: None,
         data: None,
         metrics: BTreeMap::new(),
+        curve: None,
         result_path: None,
         message: message(why),
     }
@@ -296,7 +298,8 @@ impl Training<'_> {
             }),
             ..result(Outcome::Succeeded, &said)
         };
-        Ok(self.with(result, metrics))
+        let curve = Some(curve(record));
+        Ok(self.with(RetrainResult { curve, ..result }, metrics))
     }
 
     /// Merges in the asked type, or in a wider one if too much is lost in it. Returns which, and the loss with it.
