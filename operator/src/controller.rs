@@ -117,7 +117,7 @@ pub async fn run(
     );
     let policies = watch_policies(
         scoped(&client, namespace),
-        by_name(reader.clone()),
+        reader.clone(),
         context.shell.indexes.clone(),
         hands,
         (context.shell.words.clone(), context.shell.board.clone()),
@@ -138,7 +138,7 @@ pub async fn run(
 /// Keeps a cache of DriftPolicies and looks at them, until dropped.
 async fn watch_policies(
     api: Api<DeserializeGuard<DriftPolicy>>,
-    targets: Targets,
+    targets: reflector::Store<Guarded>,
     indexes: Indexes,
     hands: Hands,
     tell: (Words, Board),
@@ -158,7 +158,8 @@ async fn watch_policies(
     );
     let metrics = Arc::clone(&hands.metrics);
     let look = async {
-        if policies.wait_until_ready().await.is_err() {
+        // A target that the cache does not show yet is not missing.
+        if policies.wait_until_ready().await.is_err() || targets.wait_until_ready().await.is_err() {
             return;
         }
         let cache = policies.clone();
@@ -166,7 +167,7 @@ async fn watch_policies(
             let readable = |policy: Arc<DeserializeGuard<DriftPolicy>>| policy.0.as_ref().ok().cloned().map(Arc::new);
             cache.state().into_iter().filter_map(readable).collect()
         };
-        Wheel::new(Box::new(readable), targets, indexes, hands, tell, metrics)
+        Wheel::new(Box::new(readable), by_name(targets), indexes, hands, tell, metrics)
             .run()
             .await;
     };

@@ -36,7 +36,7 @@ fn policy() -> Value {
             "targetRef": {"name": "model"},
             "observation": {"paneSeconds": 2, "minSamples": 25, "maxPaneSeconds": 30},
             "baseline": {"learned": {"seconds": 60, "minSamples": 1500, "season": "None"}},
-            "confirmSeconds": 6,
+            "confirmSeconds": 20,
             "retraining": {
                 "workspace": {"persistentVolumeClaim": {"claimName": "workspace"}},
                 "settings": tiny::settings(20),
@@ -216,12 +216,10 @@ async fn one_of_each(bed: &Bed) {
     let jobs: Api<Job> = Api::namespaced(bed.client.clone(), &bed.namespace);
     let labels = ListParams::default().labels("perennial.dev/drift-cycle");
     let jobs = jobs.list(&labels).await.expect("they can be listed").items;
-    let mut kinds: Vec<String> = jobs
-        .iter()
-        .map(|job| job.labels()["app.kubernetes.io/component"].clone())
-        .collect();
-    kinds.sort();
-    assert_eq!(kinds, ["gate", "prepare", "retrain"]);
+    let of = |kind: &str| {
+        let of_kind = |job: &&Job| job.labels()["app.kubernetes.io/component"] == kind;
+        jobs.iter().filter(of_kind).count() as u64
+    };
     for job in &jobs {
         let ran = job
             .status
@@ -237,11 +235,11 @@ async fn one_of_each(bed: &Bed) {
         .data
         .unwrap_or_default();
     let ledger: Value = serde_json::from_str(&ledger["ledger.json"]).expect("JSON");
-    let counts = (
-        &ledger["ledger"]["begun"],
-        ledger["ledger"]["finished"].as_array().map(Vec::len),
-    );
-    assert_eq!(counts, (&json!(1), Some(1)), "{ledger}");
+    let finished = ledger["ledger"]["finished"].as_array().map(Vec::len);
+    assert_eq!(finished, Some(1), "{ledger}");
+    // One that finds too little data as yet is begun again a minute later, and is no cycle.
+    let begun = ledger["ledger"]["begun"].as_u64().unwrap_or(0);
+    assert_eq!((of("prepare"), of("retrain"), of("gate")), (begun, 1, 1), "{ledger}");
     let revisions: Api<ControllerRevision> = Api::namespaced(bed.client.clone(), &bed.namespace);
     let learned = ListParams::default().labels("perennial.dev/learned");
     assert_eq!(
@@ -249,6 +247,30 @@ async fn one_of_each(bed: &Bed) {
         1
     );
     let llm = bed.llms().get("model").await.expect("it is there");
+    // It was rolled out once: no operator that had just begun took it back for a moment.
+    let revision = llm
+        .status
+        .as_ref()
+        .and_then(|status| status.stable_revision.clone())
+        .expect("it serves");
+    let events = kubectl(&[
+        "-n",
+        &bed.namespace,
+        "get",
+        "events",
+        "-o",
+        "json",
+        "--field-selector=reason=SuccessfulCreate",
+    ]);
+    let events: Value = serde_json::from_str(&events).expect("JSON");
+    let of_revision = |event: &&Value| {
+        let name = event["involvedObject"]["name"].as_str().unwrap_or_default();
+        event["involvedObject"]["kind"] == "ReplicaSet" && name.starts_with(&revision)
+    };
+    let made = events["items"]
+        .as_array()
+        .map(|all| all.iter().filter(of_revision).count());
+    assert_eq!(made, Some(1), "pods of {revision} were made");
     for (name, fields) in [("model", llm.managed_fields()), ("watch", policy.managed_fields())] {
         assert_eq!(writers(fields), ["flux"], "{name}");
     }

@@ -137,9 +137,12 @@ impl Wheel {
     /// Tells the targets' statuses what their policies say.
     fn tell(&self, present: &HashMap<Owner, (Arc<DriftPolicy>, Option<Trouble>)>) {
         let words = present.iter().filter_map(|(owner, (policy, trouble))| {
+            // One whose look has not come to an end since this operator leads still says what it said before.
+            let before = || policy.status.as_ref().and_then(|status| status.phase);
+            let phase = self.entries.get(owner).and_then(Entry::phase);
             let said = DriftStatus {
                 policy: owner.name.clone(),
-                phase: self.entries.get(owner)?.phase()?,
+                phase: phase.or_else(|| before().map(|phase| format!("{phase:?}")))?,
             };
             trouble.is_none().then(|| (target(policy), said))
         });

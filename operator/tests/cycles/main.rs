@@ -10,6 +10,8 @@
 
 mod world;
 
+use std::ops::Range;
+
 use perennial_operator::cycle::step::{Action, Standing};
 use world::{CANARY, World};
 
@@ -130,12 +132,22 @@ fn what_must_never_happen_happens_in_no_history() {
         history(seed);
         return;
     }
-    let histories = from_environment("CYCLES_HISTORIES").unwrap_or(HISTORIES);
+    play(0..from_environment("CYCLES_HISTORIES").unwrap_or(HISTORIES));
+}
+
+#[test]
+#[ignore = "a million more histories: some ten minutes"]
+fn nor_in_a_million_more() {
+    play(HISTORIES..HISTORIES + 1_000_000);
+}
+
+fn play(seeds: Range<u64>) {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let (first, end) = (seeds.start, seeds.end);
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let play = |first: u64| {
+        let play = move |first: u64| {
             let mut sum = Tally::default();
-            for seed in (first..histories).step_by(threads as usize) {
+            for seed in (first..end).step_by(threads as usize) {
                 let tally = std::panic::catch_unwind(|| history(seed));
                 let Ok(tally) = tally else {
                     panic!("the history of seed {seed} is bad: play it again with CYCLES_SEED={seed}");
@@ -149,7 +161,9 @@ fn what_must_never_happen_happens_in_no_history() {
             }
             sum
         };
-        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || play(first))).collect();
+        let running: Vec<_> = (first..first + threads)
+            .map(|first| scope.spawn(move || play(first)))
+            .collect();
         running
             .into_iter()
             .map(|one| one.join().expect("a bad history"))
@@ -158,11 +172,12 @@ fn what_must_never_happen_happens_in_no_history() {
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
     let (promoted, ended, trained) = (sum(|t| t.promoted), sum(|t| t.ended), sum(|t| t.trained));
     println!(
-        "seeds 0 to {histories}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand",
+        "seeds {seeds:?}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand",
         sum(|t| t.steps),
         sum(|t| t.withdrawn),
         sum(|t| t.removed)
     );
+    let histories = seeds.end - seeds.start;
     assert!(
         promoted > histories / 50 && ended > histories / 4,
         "the histories show too little"
