@@ -91,7 +91,9 @@ pub async fn run(
     let (reader, writer) = reflector::store::<Guarded>();
     let objects = watcher(scoped::<Guarded>(&client, namespace), watcher::Config::default()).default_backoff();
     let objects = reflector::reflector(writer, objects.map(|event| event.map(|event| event.modify(slim))));
-    let changed = changed_objects(objects, Arc::clone(&context));
+    // Not the store's own word on that: only one may wait for it, and the controller does.
+    let listed = CancellationToken::new();
+    let changed = changed_objects(objects, Arc::clone(&context), listed.clone());
     let children = follow(&client, namespace, &context.shell.indexes);
     let nudges = stream::unfold(nudges, async |mut nudges| {
         nudges.recv().await.map(|owner| (owner, nudges))
@@ -117,7 +119,7 @@ pub async fn run(
     );
     let policies = watch_policies(
         scoped(&client, namespace),
-        reader.clone(),
+        (by_name(reader.clone()), listed),
         context.shell.indexes.clone(),
         hands,
         (context.shell.words.clone(), context.shell.board.clone()),
@@ -138,7 +140,7 @@ pub async fn run(
 /// Keeps a cache of DriftPolicies and looks at them, until dropped.
 async fn watch_policies(
     api: Api<DeserializeGuard<DriftPolicy>>,
-    targets: reflector::Store<Guarded>,
+    (targets, listed): (Targets, CancellationToken),
     indexes: Indexes,
     hands: Hands,
     tell: (Words, Board),
@@ -159,15 +161,16 @@ async fn watch_policies(
     let metrics = Arc::clone(&hands.metrics);
     let look = async {
         // A target that the cache does not show yet is not missing.
-        if policies.wait_until_ready().await.is_err() || targets.wait_until_ready().await.is_err() {
+        if policies.wait_until_ready().await.is_err() {
             return;
         }
+        listed.cancelled().await;
         let cache = policies.clone();
         let readable = move || {
             let readable = |policy: Arc<DeserializeGuard<DriftPolicy>>| policy.0.as_ref().ok().cloned().map(Arc::new);
             cache.state().into_iter().filter_map(readable).collect()
         };
-        Wheel::new(Box::new(readable), by_name(targets), indexes, hands, tell, metrics)
+        Wheel::new(Box::new(readable), targets, indexes, hands, tell, metrics)
             .run()
             .await;
     };
@@ -241,6 +244,7 @@ fn slim(object: &mut Guarded) {
 fn changed_objects(
     objects: impl Stream<Item = watcher::Result<watcher::Event<Guarded>>> + Send + 'static,
     context: Arc<Context>,
+    listed: CancellationToken,
 ) -> BoxStream<'static, Owner> {
     let mut seen: HashMap<Owner, u64> = HashMap::new();
     objects
@@ -257,7 +261,11 @@ fn changed_objects(
                     context.forget(&owner);
                     None
                 }
-                Ok(watcher::Event::Init | watcher::Event::InitDone) => None,
+                Ok(watcher::Event::InitDone) => {
+                    listed.cancel();
+                    None
+                }
+                Ok(watcher::Event::Init) => None,
                 Err(error) => {
                     tracing::warn!(kind = "LLMDeployment", %error, "A watch broke off; it is taken up again.");
                     None
