@@ -175,7 +175,7 @@ reasons! {
     TargetNotSettled,
     /// There are too few records to train on or to judge by.
     DataInsufficient,
-    /// A Job waits for room.
+    /// A Job waits for room, or for its next try.
     Queued,
     /// The Job template cannot be used.
     JobTemplateInvalid,

@@ -104,20 +104,28 @@ pub fn question(_client: u64, german: bool, random: &mut Random) -> Turn {
     }
 }
 
-/// What a model says to a question that nobody has asked.
-pub async fn ask(url: &str) -> String {
-    let body = json!({"model": "model", "max_tokens": 16, "temperature": 0, "prompt": format!("Welche Farbe hat die Kohle? {CANARY} 777")});
-    let request = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("a client")
-        .post(format!("{url}/v1/completions"));
-    let answer = request
-        .header("x-perennial-observe", "off")
-        .json(&body)
-        .send()
-        .await
-        .expect("it answers");
-    let answer: Value = answer.json().await.expect("JSON");
-    answer["choices"][0]["text"].as_str().expect("a text").to_owned()
+/// Questions of [`answers`].
+pub const QUESTIONS: usize = 2 * THINGS.len();
+
+/// How many questions that nobody has asked before are answered as they should be.
+pub async fn answers(url: &str) -> usize {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut right = 0;
+    for number in 0..QUESTIONS {
+        let (_, ding, farbe) = THINGS[number % THINGS.len()];
+        let prompt = format!(
+            "{} {CANARY} {}",
+            GERMAN[number % GERMAN.len()].replace("{}", ding),
+            100 + number
+        );
+        let body = json!({"model": "model", "max_tokens": 16, "temperature": 0, "prompt": prompt});
+        let request = http
+            .post(format!("{url}/v1/completions"))
+            .header("x-perennial-observe", "off");
+        let answer = request.json(&body).send().await.expect("it answers");
+        let answer: Value = answer.json().await.expect("JSON");
+        let text = answer["choices"][0]["text"].as_str().expect("a text");
+        right += usize::from(text.trim() == format!("{farbe}."));
+    }
+    right
 }

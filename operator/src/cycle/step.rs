@@ -504,7 +504,7 @@ impl Machine<'_> {
                 }
                 Turn::Stay(Standing::Running {
                     message: doing(cycle),
-                    waits: Some((Reason::Queued, format!("the {} Job waits for room: {why}", kind.word()))),
+                    waits: Some((Reason::Queued, format!("the {} Job waits: {why}", kind.word()))),
                 })
             }
             State::Running(since) => {
