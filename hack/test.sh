@@ -115,24 +115,6 @@ if wanted go || wanted charts || wanted T2 || wanted T3 || wanted T4; then
 	run "build of the cluster" hack/cluster-build.sh
 fi
 
-# begin_tier NAME PATTERN [ARGUMENT...]: what rust_tier of the same name then waits for.
-begun_name="" begun_process="" begun_log=$logs/begun.log
-begin_tier() {
-	local pattern=$2
-	[ -n "$built" ] && any_program "$pattern" || return 0
-	begun_name=$1
-	shift 2
-	[ -z "${TEST_LONG:-}" ] || set -- "$@" --include-ignored
-	run_programs "$pattern" "$@" >"$begun_log" 2>&1 &
-	begun_process=$!
-}
-end_tier() {
-	local status=0
-	wait "$begun_process" || status=$?
-	cat "$begun_log"
-	return $status
-}
-
 # rust_tier NAME PATTERN [ARGUMENT...]
 rust_tier() {
 	local name=$1 pattern=$2
@@ -142,8 +124,6 @@ rust_tier() {
 		skip "$name" "the build failed"
 	elif ! any_program "$pattern"; then
 		skip "$name" "there is no such test"
-	elif [ "$name" = "$begun_name" ]; then
-		run "$name" end_tier
 	else
 		run "$name" run_programs "$pattern" "$@"
 	fi
@@ -156,8 +136,7 @@ if wanted go; then run "test cluster" go_tests; fi
 if wanted charts; then
 	if [ -x charts/tests/run.sh ]; then run "charts" charts/tests/run.sh; else skip "charts" "charts/tests/run.sh is not there"; fi
 fi
-# They wait for controllers most of the time, each on a cluster of its own: one runs beside the other.
-if wanted T2 && wanted T3; then begin_tier "T3 faults" '^tests faults$'; fi
+# They wait for controllers most of the time.
 if wanted T2; then rust_tier "T2 API server" '^tests controlplane$' --test-threads=8; fi
 if wanted T3; then rust_tier "T3 faults" '^tests faults$'; fi
 if wanted T4; then
