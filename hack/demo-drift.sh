@@ -72,18 +72,12 @@ until_phase() {
 		case $phase in
 		Stalled) return 1 ;;
 		Learning) say "Learning: $(policy '.status.baseline.learnedPercent // 0 | . / 10 | floor * 10') %" ;;
-		Retraining | Preparing | Evaluating | RollingOut) say "$phase: $(policy '.status.cycle.message')$(trained)" ;;
+		Retraining | Preparing | Evaluating | RollingOut) say "$phase: $(policy '.status.cycle.message')" ;;
 		*) say "$phase" ;;
 		esac
 		sleep 1
 	done
 	return 1
-}
-
-# How far training is, from the log of its pod, in steps of ten percent.
-trained() {
-	k logs --selector app.kubernetes.io/component=retrain --tail 1 2>/dev/null |
-		sed -n 's/.*"step":\([0-9]*\),"total":\([0-9]*\).*/\1 \2/p' | awk 'NF == 2 { printf ", %d %% of %d steps", int(10 * $1 / $2) * 10, $2 }'
 }
 
 ask() {

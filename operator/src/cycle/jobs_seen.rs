@@ -37,7 +37,9 @@ fn state(job: &Job, pods: &[Pod]) -> State {
     if let Some((succeeded, why)) = ended(job) {
         return State::Ended(end(job, pods, succeeded, why));
     }
-    let started = pods.iter().filter_map(running_since).min();
+    // A pod that has done its work waits for nothing; a moment later the Job says so, too.
+    let done = pods.iter().filter(|pod| phase(pod) == "Succeeded").filter_map(began);
+    let started = pods.iter().filter_map(running_since).chain(done).min();
     if let Some(since) = started {
         return State::Running(since);
     }
@@ -158,10 +160,13 @@ fn ended_at(pod: &Pod) -> Option<Timestamp> {
     ends.filter_map(|ended| Some(ended.finished_at.as_ref()?.0)).max()
 }
 
+fn began(pod: &Pod) -> Option<i64> {
+    second(pod.status.as_ref()?.start_time.as_ref())
+}
+
 /// Seconds that a pod held its devices.
 fn seconds(pod: &Pod) -> Option<i64> {
-    let began = second(pod.status.as_ref()?.start_time.as_ref())?;
-    Some((ended_at(pod)?.as_second() - began).max(0))
+    Some((ended_at(pod)?.as_second() - began(pod)?).max(0))
 }
 
 fn running_since(pod: &Pod) -> Option<i64> {
@@ -240,6 +245,15 @@ mod tests {
         let pods = [failed("a secret", 20)];
         let told = "try 1 ended with Error with exit code 75; the next one follows";
         assert_eq!(seen(&job(json!([])), &pods).state, State::Waiting(told.to_owned()));
+    }
+
+    #[test]
+    fn a_pod_that_has_done_its_work_does_not_wait_for_room() {
+        let done = pod(
+            json!({"phase": "Succeeded", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{"name": "trainer",
+            "state": terminated(0, "{}", 20), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+        );
+        assert_eq!(seen(&job(json!([])), &[done]).state, State::Running(1_767_225_600));
     }
 
     #[test]
