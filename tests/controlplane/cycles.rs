@@ -129,6 +129,19 @@ async fn claim(world: &World, name: &str) -> Result<()> {
 async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
     claim(world, "work").await?;
     claim(world, "records").await?;
+    // A young cluster's volume controller looks for claims every 15 s, and nothing is scheduled before.
+    perennial_tests::waiting::until(60, "the claims are bound", async || {
+        let claims = world
+            .api::<PersistentVolumeClaim>()
+            .list(&ListParams::default())
+            .await?;
+        let bound = |claim: &PersistentVolumeClaim| {
+            claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+        };
+        ensure!(claims.iter().all(bound), "a claim is not bound");
+        Ok(())
+    })
+    .await?;
     world
         .serve(
             "tiny",
