@@ -5,7 +5,7 @@ use perennial_crds::retrain::TrainingProgress;
 /// What is told of a training: in a hundred steps, because each is a write of the status.
 #[derive(Debug, Default)]
 pub struct Told {
-    percent: Option<u64>,
+    percent: Option<u128>,
     words: String,
 }
 
@@ -13,7 +13,9 @@ impl Told {
     /// Takes what the Job tells now, and says what is told of it.
     pub fn tell(&mut self, progress: Option<&TrainingProgress>) -> Option<&str> {
         if let Some(progress) = progress.filter(|progress| progress.total_steps > 0) {
-            let percent = (progress.step.min(progress.total_steps) * 100) / progress.total_steps;
+            // Whatever a Job says: the product has room.
+            let done = u128::from(progress.step.min(progress.total_steps));
+            let percent = done * 100 / u128::from(progress.total_steps);
             if self.percent != Some(percent) {
                 self.percent = Some(percent);
                 self.words = words(progress);
@@ -61,6 +63,13 @@ mod tests {
         assert_eq!(first.as_deref(), Some("step 400 of 1000, loss 1.234, 66 s left"));
         assert_eq!(told.tell(Some(&progress(409, Some(1.1), Some(60)))), first.as_deref());
         assert_eq!(told.tell(None), first.as_deref());
+        let endless = TrainingProgress {
+            step: u64::MAX,
+            total_steps: u64::MAX,
+            ..TrainingProgress::default()
+        };
+        let said = format!("step {0} of {0}", u64::MAX);
+        assert_eq!(Told::default().tell(Some(&endless)), Some(said.as_str()));
         assert_eq!(
             told.tell(Some(&progress(410, Some(f64::NAN), Some(600)))),
             Some("step 410 of 1000, 10 min left")
