@@ -18,7 +18,7 @@ KINDS = {"LLMDeployment": "llmdeployments", "DriftPolicy": "driftpolicies"}
 # Reasons that are stages and states of a normal life: nobody has to act.
 NEEDS_NOBODY = {
     "AlertOnly", "AllReplicasReady", "CollectorReady", "CoolingDown", "CycleRunning", "DesiredWithinRange", "Downloading", "DrainingOldRevision", "Learned", "Learning", "LoadingWeights",
-    "NoCandidate", "NoDrift", "NoReplicaReady", "PanesRead", "Paused", "PolicyActive", "Resolved", "Resolving", "RevisionServes", "RollingOut", "Routable", "ScaledToZero",
+    "NoCandidate", "NoDrift", "NoReplicaReady", "PanesRead", "Paused", "PolicyActive", "ProbesAwaited", "ProbesSame", "Resolved", "Resolving", "Restoring", "RevisionServes", "RollingOut", "Routable", "ScaledToZero",
     "Scaling", "Scheduled", "StartingPods", "Suspended", "SwitchingTraffic", "ValidMetricFound", "Verifying", "WarmingUp",
     "WithinBudget",
 }  # fmt: skip

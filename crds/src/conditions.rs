@@ -31,6 +31,8 @@ pub enum ConditionType {
     BaselineReady,
     /// The traffic has changed, and the change matters.
     Drifted,
+    /// The service answers fixed prompts otherwise than it did; present only with `spec.probe`.
+    ServingChanged,
     /// A drift is not answered by retraining, and why; present only with `spec.retraining`.
     RetrainingBlocked,
     /// A better model waits for somebody, or is on its way; present only with `spec.retraining`.
@@ -151,8 +153,20 @@ reasons! {
     InputDrift,
     /// What is asked has changed for one group of requesters alone.
     SingleSource,
+    /// The service answers fixed prompts otherwise than before.
+    ServingRegression,
+    /// Answers have changed although neither what is asked nor the service has.
+    OutputShift,
     /// Answers have changed; without probes nobody can tell the model from the service.
     Undetermined,
+    /// Fixed prompts are asked before anything is said of the cause.
+    ProbesAwaited,
+    /// Fixed prompts could not be asked.
+    ProbesFailed,
+    /// Fixed prompts are answered as ever.
+    ProbesSame,
+    /// The registry is asked for a model that was learned before.
+    Restoring,
     /// There is nothing to retrain for.
     NoDrift,
     /// A cycle is under way.

@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::probe_spec::{ProbeSpec, ProbeStatus};
 use crate::retraining::{
     CycleStatus, FinishedCycle, GateSpec, HistorySpec, PromotionSpec, ResponsesSpec, RetrainingSpec,
 };
@@ -46,6 +47,8 @@ pub const MAX_BASELINE_PANES: u32 = 2048;
         .message("a baseline needs at least 40 times observation.minSamples requests: raise baseline.learned.minSamples or lower observation.minSamples"),
     validation = Rule::new("self.observation.maxPaneSeconds >= self.observation.paneSeconds")
         .message("observation.maxPaneSeconds is shorter than observation.paneSeconds"),
+    validation = Rule::new("!has(self.promotion.publishTag) || (has(self.retraining) && has(self.retraining.output))")
+        .message("promotion.publishTag is a tag in the repository of retraining.output.oci: give that, or remove the tag"),
 )]
 pub struct DriftPolicySpec {
     /// The LLMDeployment that is watched.
@@ -77,6 +80,9 @@ pub struct DriftPolicySpec {
     #[serde(default = "default_confirm")]
     #[schemars(range(min = 0, max = 2_592_000))]
     pub confirm_seconds: u32,
+    /// Fixed prompts, by which a change of the service is told from a change of the traffic. Absent: nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
     /// What is done about each cause.
     #[serde(default)]
     pub responses: ResponsesSpec,
@@ -297,6 +303,9 @@ pub struct DriftPolicyStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(max = 16))]
     pub signals: Vec<SignalStatus>,
+    /// What fixed prompts say of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeStatus>,
     /// The cycle that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<CycleStatus>,
@@ -311,8 +320,8 @@ pub struct DriftPolicyStatus {
     /// Cycles in a row that brought nothing better.
     #[serde(default)]
     pub unpromoted_in_a_row: i32,
-    /// `Ready`, `Observing`, `BaselineReady`, `Drifted`; with `spec.retraining` also `RetrainingBlocked` and
-    /// `CandidateAvailable`; `Stalled` when true.
+    /// `Ready`, `Observing`, `BaselineReady`, `Drifted`; with `spec.probe` also `ServingChanged`; with `spec.retraining` also
+    /// `RetrainingBlocked` and `CandidateAvailable`; `Stalled` when true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[schemars(length(max = 8))]
@@ -459,6 +468,7 @@ impl Default for DriftPolicyStatus {
             observation: None,
             evidence: None,
             signals: Vec::new(),
+            probe: None,
             cycle: None,
             cycles: Vec::new(),
             cooldown_until: None,

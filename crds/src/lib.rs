@@ -13,6 +13,9 @@ pub mod generate;
 pub mod llm_deployment;
 #[cfg(test)]
 mod llm_deployment_tests;
+pub mod probe;
+pub mod probe_spec;
+pub mod publish;
 pub mod quantity;
 pub mod reference;
 pub mod retrain;

@@ -81,6 +81,10 @@ pub struct PrepareSettings {
     pub recent_suites: Vec<String>,
     /// Names of suites with items of the user, which are never trained on.
     pub own_suites: Vec<String>,
+    /// Names of sets of prompts that are neither trained on nor judged by: probes. They lie beside the suites in
+    /// [`GOLDEN_DIRECTORY`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_sets: Vec<String>,
     /// Fewest records to train on.
     pub min_records: u32,
     /// Decides what is held out and what is validation.
@@ -242,7 +246,7 @@ pub enum ModelKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainedModel {
-    /// Below `RETRAIN_OUTPUT_URI`.
+    /// Below `RETRAIN_OUTPUT_URI`, or in that repository by its digest.
     pub uri: String,
     /// As in `spec.model.digest`.
     pub digest: String,

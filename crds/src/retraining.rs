@@ -5,16 +5,19 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::llm_deployment::ResourcesSpec;
+use crate::llm_deployment::{ResourcesSpec, SecretRef};
 use crate::retrain::Include;
 
 /// What is done about each cause of a drift.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResponsesSpec {
     /// When what users ask has changed.
     #[serde(default)]
     pub input_drift: Response,
+    /// When answers have changed although neither what users ask nor the service has; only probes can tell.
+    #[serde(default = "alert")]
+    pub output_shift: Response,
 }
 
 /// What is done about a drift.
@@ -31,7 +34,8 @@ pub enum Response {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetrainingSpec {
-    /// Volume on which the Jobs of a cycle hand data to each other, and from which a learned model is served.
+    /// Volume on which the Jobs of a cycle hand data to each other, and from which a learned model is served unless `output` says
+    /// otherwise.
     pub workspace: WorkspaceSpec,
     /// A suspended CronJob whose Job template trains in place of the default trainer, by the contract `retrain/v1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +55,9 @@ pub struct RetrainingSpec {
     /// What is trained on.
     #[serde(default)]
     pub data: DataSpec,
+    /// Where a learned model goes and is served from. Absent: the workspace volume, which all nodes must then reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputSpec>,
     /// Seconds that a training Job may run, from the start of its pod; waiting for room does not count.
     #[serde(default = "default_deadline")]
     #[schemars(range(min = 10, max = 2_592_000))]
@@ -75,6 +82,35 @@ pub struct WorkspaceClaim {
     /// Its name.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
+}
+
+/// Where a learned model goes.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputSpec {
+    /// A repository of an OCI registry.
+    pub oci: OCIOutput,
+}
+
+/// A repository to which learned models are pushed, under the tag `cycle-ID`.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OCIOutput {
+    /// Its name without a tag, such as `registry.example.com/models/support`.
+    #[schemars(
+        length(min = 3, max = 255),
+        regex(
+            pattern = r"^(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:[0-9]{1,5})?|[A-Za-z0-9-]+:[0-9]{1,5})(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
+        )
+    )]
+    pub repository: String,
+    /// Secret of type `kubernetes.io/dockerconfigjson` that may push. It is mounted as a file into the Jobs that push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_secret_ref: Option<SecretRef>,
+    /// Secret of that type that may pull, for pods that serve a learned model and Jobs that read it. Absent: that of
+    /// `spec.model.source.oci` of the target, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret_ref: Option<SecretRef>,
 }
 
 /// Where a Job template comes from.
@@ -271,6 +307,11 @@ pub struct PromotionSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 71), regex(pattern = r"^sha256:[0-9a-f]{64}$")))]
     pub approved_digests: Vec<String>,
+    /// Tag that the better model gets in the repository of `retraining.output.oci`: with `Propose` once it passed the gate, for those
+    /// who watch tags; else once it serves. A policy of a cluster that was built again finds its model by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"))]
+    pub publish_tag: Option<String>,
 }
 
 /// Who decides on a candidate that passed.
@@ -338,6 +379,9 @@ pub struct CandidateStatus {
     /// Digest of what it was trained from.
     #[serde(default)]
     pub base_digest: String,
+    /// Address in a registry: what `spec.model.source.oci.reference` would be, after `oci://`. Absent: it lies on a claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
     /// Claim that holds it.
     #[serde(default)]
     pub claim_name: String,
@@ -391,6 +435,15 @@ pub struct FinishedCycle {
     /// Seconds of GPUs that it took.
     #[serde(default)]
     pub gpu_seconds: i64,
+}
+
+impl Default for ResponsesSpec {
+    fn default() -> Self {
+        Self {
+            input_drift: Response::default(),
+            output_shift: alert(),
+        }
+    }
 }
 
 impl Default for DataSpec {
@@ -449,6 +502,10 @@ impl Default for HistorySpec {
             cycles: default_history(),
         }
     }
+}
+
+fn alert() -> Response {
+    Response::Alert
 }
 
 fn default_suites() -> Vec<SuiteSpec> {

@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | `PDRN` |
-//! | 1 | kind: `P` pane, `B` baseline, `S` state |
+//! | 1 | kind: `P` pane, `B` baseline, `S` state, `R` what replayed prompts say |
 //! | 2 | version of the kind, little endian |
 //! | 8 | fingerprint of the layout, little endian |
 //! | 4 | length of the payload, little endian |
@@ -31,6 +31,8 @@ pub enum Content {
     Baseline,
     /// A [`crate::decision::State`].
     State,
+    /// A [`crate::probe::Watch`].
+    Probes,
 }
 
 impl Content {
@@ -39,6 +41,7 @@ impl Content {
             Self::Pane => b'P',
             Self::Baseline => b'B',
             Self::State => b'S',
+            Self::Probes => b'R',
         }
     }
 
@@ -47,6 +50,7 @@ impl Content {
             Self::Pane => "pane",
             Self::Baseline => "baseline",
             Self::State => "state",
+            Self::Probes => "record of probes",
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cause::Probes;
+use crate::envelope::{self, Content, EnvelopeError};
 use crate::evidence::bernoulli::{self, Bounds};
 use crate::evidence::recursion::Line;
 use crate::evidence::{bounded, log_mean};
@@ -79,6 +80,14 @@ impl Default for Evidence {
             shift: vec![Line::default(); SHIFTS.len()],
         }
     }
+}
+
+/// A reference, and what speaks against it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    reference: Reference,
+    evidence: Evidence,
+    verdict: Option<Verdict>,
 }
 
 /// What a run says.
@@ -206,6 +215,66 @@ impl Reference {
             log_evidence,
             log_threshold,
         })
+    }
+}
+
+impl Watch {
+    /// Version of its bytes.
+    const VERSION: u16 = 1;
+
+    /// From some runs of one revision.
+    ///
+    /// # Errors
+    /// As [`Reference::learn`].
+    pub fn learn(runs: &[Run]) -> Result<Self, ProbeError> {
+        Ok(Self {
+            reference: Reference::learn(runs)?,
+            evidence: Evidence::default(),
+            verdict: None,
+        })
+    }
+
+    /// Weighs a run.
+    ///
+    /// # Errors
+    /// As [`Reference::compare`].
+    pub fn take(&mut self, run: &Run, time: i64, policy: &Policy) -> Result<Verdict, ProbeError> {
+        let verdict = self.reference.compare(&mut self.evidence, run, time, policy)?;
+        self.verdict = Some(verdict);
+        Ok(verdict)
+    }
+
+    /// What the last run said; nothing before the first.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
+    /// Whether one more run is worth asking before anything is decided: the last one differs from the reference by more than
+    /// answers do by chance, and there is not yet enough evidence for a change.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.verdict.is_some_and(|verdict| {
+            verdict.probes == Probes::Same
+                && (1.0 - verdict.agreement > self.reference.disagreement
+                    || verdict.log_evidence > verdict.log_threshold / 2.0)
+        })
+    }
+
+    /// Its bytes, in the form of [`crate::envelope`].
+    ///
+    /// # Errors
+    /// [`EnvelopeError`].
+    pub fn encode(&self) -> Result<Vec<u8>, EnvelopeError> {
+        envelope::seal(Content::Probes, Self::VERSION, 0, self)
+    }
+
+    /// Reads its bytes.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`] for what was cut, changed or is of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        envelope::open(Content::Probes, Self::VERSION, 0, bytes)
     }
 }
 

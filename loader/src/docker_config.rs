@@ -28,17 +28,48 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
-/// The credential for `repository` at `registry`; anonymous where neither the environment nor a file has an entry.
+/// The credential for `repository` at `registry`: from the environment, or else from the file; anonymous where neither has an entry.
 pub(crate) fn credential(settings: &Settings, registry: &str, repository: &str) -> Result<RegistryAuth, LoadError> {
-    let text = match &settings.registry_auth {
-        Some(text) => text.expose().as_bytes().to_vec(),
-        None => match read(&settings.registry_auth_directory)? {
-            Some(text) => text,
-            None => return Ok(RegistryAuth::Anonymous),
-        },
-    };
-    choose(&text, registry, repository).map_err(|problem| LoadError::InvalidArguments {
-        subject: "The Secret in pullSecretRef".to_owned(),
+    let (environment, file) = known(settings)?;
+    first("pullSecretRef", [environment, file], registry, repository)
+}
+
+/// The credential to push with. Here the file goes before the environment, which a Job that trains has for its base model.
+pub(crate) fn push_credential(
+    settings: &Settings,
+    registry: &str,
+    repository: &str,
+) -> Result<RegistryAuth, LoadError> {
+    let (environment, file) = known(settings)?;
+    first("pushSecretRef", [file, environment], registry, repository)
+}
+
+/// A docker configuration, if there is one.
+type Text = Option<Vec<u8>>;
+
+/// What the environment and the file say.
+fn known(settings: &Settings) -> Result<(Text, Text), LoadError> {
+    let environment = settings
+        .registry_auth
+        .as_ref()
+        .map(|text| text.expose().as_bytes().to_vec());
+    Ok((environment, read(&settings.registry_auth_directory)?))
+}
+
+/// The first that has an entry.
+fn first(named: &str, texts: [Text; 2], registry: &str, repository: &str) -> Result<RegistryAuth, LoadError> {
+    for text in texts.into_iter().flatten() {
+        match explained(named, choose(&text, registry, repository))? {
+            RegistryAuth::Anonymous => {}
+            found => return Ok(found),
+        }
+    }
+    Ok(RegistryAuth::Anonymous)
+}
+
+fn explained(named: &str, chosen: Result<RegistryAuth, &'static str>) -> Result<RegistryAuth, LoadError> {
+    chosen.map_err(|problem| LoadError::InvalidArguments {
+        subject: format!("The Secret in {named}"),
         problem: problem.to_owned(),
     })
 }
@@ -163,5 +194,23 @@ mod tests {
         };
         let expected = RegistryAuth::Basic("u".to_owned(), "p".to_owned());
         assert_eq!(credential(&settings, "r.io", "m").unwrap(), expected);
+    }
+
+    #[test]
+    fn for_a_push_the_file_goes_before_the_environment() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = br#"{"auths": {"r.io": {"username": "pusher", "password": "p"}}}"#;
+        std::fs::write(directory.path().join(FILE), config).unwrap();
+        let settings = Settings {
+            registry_auth: Some(crate::settings::Secret::new(
+                r#"{"auths": {"r.io": {"username": "u", "password": "p"}, "other.io": {"username": "u", "password": "p"}}}"#,
+            )),
+            registry_auth_directory: directory.path().to_owned(),
+            ..Settings::default()
+        };
+        let push = |registry| push_credential(&settings, registry, "m").unwrap();
+        assert_eq!(push("r.io"), basic("pusher", "p"));
+        assert_eq!(push("other.io"), basic("u", "p"));
+        assert_eq!(push("third.io"), RegistryAuth::Anonymous);
     }
 }

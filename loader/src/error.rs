@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use perennial_crds::serving::FailureReason;
 
-/// A failure to resolve or fetch a model. `Display` is one line that says what to do; it never holds a credential.
+/// A failure to resolve, fetch or push a model. `Display` is one line that says what to do; it never holds a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The address or another argument makes no sense.
@@ -31,8 +31,8 @@ pub enum LoadError {
         /// Which credential to set.
         advice: String,
     },
-    /// The source cannot be reached, keeps breaking off, or answers with errors.
-    #[error("{subject} could not be read: {problem}")]
+    /// The source or the registry cannot be reached, keeps breaking off, or answers with errors.
+    #[error("{subject} did not answer as it should: {problem}")]
     Unreachable {
         /// What was asked for.
         subject: String,

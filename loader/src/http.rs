@@ -166,7 +166,13 @@ impl Http {
     }
 }
 
-fn is_redirect(status: StatusCode) -> bool {
+/// How long a server asks to be left alone.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
@@ -196,16 +202,10 @@ fn judge(target: &Target, url: &Url, response: Response) -> Result<Response, Fai
             subject,
             advice: target.advice.not_found.clone(),
         })),
-        408 | 425 | 429 | 500.. => {
-            let after = response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
-            Err(Failure::Again {
-                problem: format!("it answered {status}"),
-                after: after.map(Duration::from_secs),
-            })
-        }
+        408 | 425 | 429 | 500.. => Err(Failure::Again {
+            problem: format!("it answered {status}"),
+            after: retry_after(response.headers()),
+        }),
         _ => Err(Failure::Final(LoadError::Unreachable {
             subject,
             problem: one_line(&format!("it answered {status}, and asking again would not help")),

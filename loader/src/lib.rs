@@ -46,6 +46,12 @@
 //! a restarted container downloads nothing twice and needs no source for what is pinned; a file whose size or time
 //! changed, or that an earlier boot of the machine wrote, is hashed again. An image needs room for its archives and
 //! its files at the same time.
+//!
+//! # Pushes
+//!
+//! [`push()`] brings a model into a registry as an artifact, [`tag()`] gives one that is there a tag with something said of it, and
+//! [`find()`] reads both. The same files give the same digest, and what a repository has is not sent again. To push, the
+//! `config.json` of the directory goes before that of the environment.
 #![warn(missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -54,9 +60,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use perennial_crds::serving::{FailureReason, LoadingProgress, LoadingStage, ResolvedModel};
 
+pub use crate::artifact::{MODEL_ARTIFACT_TYPE, MODEL_FILE_MEDIA_TYPE};
 pub use crate::digest::{Digest, digest_of_files};
 pub use crate::error::LoadError;
 pub use crate::progress::Progress;
+pub use crate::push::{ModelFile, PushRequest, PushedModel, TagRequest, TaggedModel, find, push, tag};
+pub use crate::repository::{Repository, check_tag};
 pub use crate::retry::RetryPolicy;
 pub use crate::settings::{Secret, Settings};
 pub use crate::source::{HubSource, Source};
@@ -66,6 +75,7 @@ use crate::retry::Tries;
 use crate::store::Store;
 use crate::transfer::{Context, blocking};
 
+mod artifact;
 mod digest;
 mod docker_config;
 mod error;
@@ -75,8 +85,11 @@ mod local;
 mod oci;
 mod part;
 mod progress;
+mod push;
 mod ranges;
+mod refusal;
 mod registry;
+mod repository;
 mod retry;
 mod select;
 mod settings;
@@ -85,6 +98,7 @@ mod space;
 mod store;
 mod transfer;
 mod unpack;
+mod upload;
 mod web;
 
 /// What to load.
@@ -136,7 +150,7 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// [`fetch()`] and [`resolve()`] with settings of one's own.
+/// [`fetch()`], [`resolve()`] and the functions for pushing with settings of one's own.
 #[derive(Clone, Debug)]
 pub struct Loader {
     settings: Settings,
@@ -166,10 +180,7 @@ impl Loader {
             scratch: &request.scratch,
             expected,
             progress,
-            tries: Tries {
-                policy: self.settings.retry.clone(),
-                cancel: cancel.clone(),
-            },
+            tries: self.tries(cancel),
         };
         match &request.source {
             Source::File(path) => local::fetch(path, expected, progress, cancel).await,
@@ -185,15 +196,19 @@ impl Loader {
     /// Any [`LoadError`].
     pub async fn resolve(&self, request: &LoadRequest, cancel: &CancellationToken) -> Result<ResolvedModel, LoadError> {
         let expected = request.digest.as_deref().map(str::parse).transpose()?;
-        let tries = Tries {
-            policy: self.settings.retry.clone(),
-            cancel: cancel.clone(),
-        };
+        let tries = self.tries(cancel);
         match &request.source {
             Source::File(path) => local::resolve(path, expected, cancel).await,
             Source::Oci(reference) => oci::resolve(reference, expected, &self.settings, &tries).await,
             Source::Hub(source) => hub::resolve(source, expected, &self.settings, &tries).await,
             Source::Web(url) => web::resolve(url, expected, &tries).await,
+        }
+    }
+
+    fn tries(&self, cancel: &CancellationToken) -> Tries {
+        Tries {
+            policy: self.settings.retry.clone(),
+            cancel: cancel.clone(),
         }
     }
 }

@@ -33,6 +33,7 @@ pub(crate) struct Session {
     client: Client,
     reference: Reference,
     auth: RegistryAuth,
+    operation: RegistryOperation,
     scheme: &'static str,
     /// The header that the registry accepts; outer `None` until it was asked.
     authorization: Mutex<Option<Option<String>>>,
@@ -57,8 +58,33 @@ pub(crate) struct Pinned {
     pub(crate) index: Option<String>,
 }
 
+/// A manifest or an index, as the registry holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pulled {
+    pub(crate) manifest: OciManifest,
+    pub(crate) digest: String,
+    pub(crate) size: usize,
+}
+
 impl Session {
+    /// To pull.
     pub(crate) fn new(reference: &Reference, settings: &Settings) -> Result<Self, LoadError> {
+        let auth = docker_config::credential(settings, reference.resolve_registry(), reference.repository())?;
+        Self::start(reference, settings, auth, RegistryOperation::Pull)
+    }
+
+    /// To push.
+    pub(crate) fn pushing(reference: &Reference, settings: &Settings) -> Result<Self, LoadError> {
+        let auth = docker_config::push_credential(settings, reference.resolve_registry(), reference.repository())?;
+        Self::start(reference, settings, auth, RegistryOperation::Push)
+    }
+
+    fn start(
+        reference: &Reference,
+        settings: &Settings,
+        auth: RegistryAuth,
+        operation: RegistryOperation,
+    ) -> Result<Self, LoadError> {
         let registry = reference.resolve_registry();
         let plain = is_plain(registry, &settings.plain_http_registries);
         let config = ClientConfig {
@@ -75,7 +101,8 @@ impl Session {
             client: Client::try_from(config)
                 .map_err(|error| LoadError::internal(format!("The registry client cannot start: {error}")))?,
             reference: reference.clone(),
-            auth: auth(settings, reference)?,
+            auth,
+            operation,
             scheme: if plain { "http" } else { "https" },
             authorization: Mutex::default(),
         })
@@ -96,10 +123,7 @@ impl Session {
 
     /// Introduces us to the registry.
     pub(crate) async fn authorize(&self) -> Result<Option<String>, Failure> {
-        let token = self
-            .client
-            .auth(&self.reference, &self.auth, RegistryOperation::Pull)
-            .await;
+        let token = self.client.auth(&self.reference, &self.auth, self.operation).await;
         let header = match (token.map_err(|error| self.failure(error))?, &self.auth) {
             (Some(token), _) => Some(format!("Bearer {token}")),
             (None, RegistryAuth::Basic(username, password)) => {
@@ -113,7 +137,7 @@ impl Session {
 
     /// Follows the reference to the manifest of a model, through an index if need be.
     pub(crate) async fn manifest(&self) -> Result<Pinned, Failure> {
-        let (manifest, digest) = self.pull(&self.reference).await?;
+        let Pulled { manifest, digest, .. } = self.pull(&self.reference).await?;
         let entries = match manifest {
             OciManifest::Image(manifest) => {
                 return Ok(Pinned {
@@ -124,42 +148,71 @@ impl Session {
             }
             OciManifest::ImageIndex(index) => index.manifests,
         };
-        let chosen = choose(&entries).ok_or_else(|| LoadError::NotFound {
-            subject: self.subject(),
-            advice: format!(
-                "its index has {} manifests and none for linux/amd64: add one, or name one by its digest",
-                entries.len()
-            ),
-        })?;
-        match self.pull(&self.reference.clone_with_digest(chosen)).await? {
-            (OciManifest::Image(manifest), child) => Ok(Pinned {
+        let chosen = self.choose(&entries)?;
+        let child = self.pull(&self.reference.clone_with_digest(chosen)).await?;
+        match child.manifest {
+            OciManifest::Image(manifest) => Ok(Pinned {
                 manifest,
-                digest: child,
+                digest: child.digest,
                 index: Some(digest),
             }),
-            (OciManifest::ImageIndex(_), _) => Err(Failure::Final(LoadError::Unsupported {
+            OciManifest::ImageIndex(_) => Err(Failure::Final(LoadError::Unsupported {
                 subject: self.subject(),
                 problem: "its index points to another index: name the manifest by its digest".to_owned(),
             })),
         }
     }
 
-    async fn pull(&self, reference: &Reference) -> Result<(OciManifest, String), Failure> {
+    /// Of an index, the manifest for linux/amd64, or the only one.
+    pub(crate) fn choose(&self, entries: &[ImageIndexEntry]) -> Result<String, LoadError> {
+        choose(entries).ok_or_else(|| LoadError::NotFound {
+            subject: self.subject(),
+            advice: format!(
+                "its index has {} manifests and none for linux/amd64: add one, or name one by its digest",
+                entries.len()
+            ),
+        })
+    }
+
+    /// What a reference to this repository stands for; nothing if the registry does not know it.
+    pub(crate) async fn find(&self, reference: &Reference) -> Result<Option<Pulled>, Failure> {
+        match self.pull(reference).await {
+            Err(Failure::Final(LoadError::NotFound { .. })) => Ok(None),
+            pulled => pulled.map(Some),
+        }
+    }
+
+    /// What a reference to this repository stands for.
+    pub(crate) async fn pull(&self, reference: &Reference) -> Result<Pulled, Failure> {
         let pulled = self.client.pull_manifest_raw(reference, &self.auth, &MANIFESTS).await;
         let (body, digest) = pulled.map_err(|error| self.failure(error))?;
         let manifest = serde_json::from_slice(&body).map_err(|error| LoadError::InvalidModel {
             subject: self.subject(),
             problem: one_line(&format!("its manifest cannot be read: {error}")),
         })?;
-        Ok((manifest, digest))
+        Ok(Pulled {
+            manifest,
+            digest,
+            size: body.len(),
+        })
     }
 
     pub(crate) fn blob_address(&self, digest: &str) -> String {
+        self.address("blobs", digest)
+    }
+
+    /// Where uploads of blobs begin.
+    pub(crate) fn uploads_address(&self) -> String {
+        self.address("blobs", "uploads/")
+    }
+
+    pub(crate) fn manifest_address(&self, reference: &str) -> String {
+        self.address("manifests", reference)
+    }
+
+    fn address(&self, kind: &str, name: &str) -> String {
         let (scheme, registry) = (self.scheme, self.reference.resolve_registry());
-        format!(
-            "{scheme}://{registry}/v2/{}/blobs/{digest}",
-            self.reference.repository()
-        )
+        format!("{scheme}://{registry}/v2/{}/{kind}/{name}", self.reference.repository())
     }
 
     pub(crate) fn subject(&self) -> String {
@@ -168,6 +221,9 @@ impl Session {
 
     pub(crate) fn advice(&self) -> Advice {
         let registry = self.reference.registry();
+        if self.operation == RegistryOperation::Push {
+            return push_advice(registry, self.reference.repository(), &self.auth);
+        }
         let unauthorized = match self.auth {
             RegistryAuth::Anonymous => format!(
                 "create a docker-registry Secret for {registry} and name it in spec.model.source.oci.pullSecretRef; \
@@ -289,8 +345,23 @@ fn choose(entries: &[ImageIndexEntry]) -> Option<String> {
     }
 }
 
-fn auth(settings: &Settings, reference: &Reference) -> Result<RegistryAuth, LoadError> {
-    docker_config::credential(settings, reference.resolve_registry(), reference.repository())
+fn push_advice(registry: &str, repository: &str, auth: &RegistryAuth) -> Advice {
+    let unauthorized = match auth {
+        RegistryAuth::Anonymous => format!(
+            "nobody may push without credentials: create a docker-registry Secret for {registry} that may push to {repository} \
+            and name it in spec.retraining.output.oci.pushSecretRef of the policy"
+        ),
+        _ => format!(
+            "the credentials may not push: give those for {registry} in spec.retraining.output.oci.pushSecretRef of the policy \
+            the right to write to {repository}, or renew the Secret"
+        ),
+    };
+    Advice {
+        unauthorized,
+        not_found:
+            "check host, repository and digest; some registries want a repository to be created before the first push"
+                .to_owned(),
+    }
 }
 
 /// Whether to speak without TLS: to the local machine, and to hosts that the operator of the cluster named.

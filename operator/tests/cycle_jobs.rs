@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_drift::cause::Cause;
+use perennial_operator::cycle::jobs::registry::restore;
 use perennial_operator::cycle::jobs::{Site, gpus, job};
 use perennial_operator::cycle::ledger::{Cycle, Kind, Model, Stage};
 use perennial_operator::deployment::build::Environment;
@@ -67,12 +68,14 @@ fn cycle() -> Cycle {
             digest: digest('a'),
             claim: None,
             claim_path: None,
+            pull_secret: None,
         },
         champion: Model {
             uri: "file:///mnt/model/model.gguf".to_owned(),
             digest: digest('b'),
             claim: Some("work".to_owned()),
             claim_path: Some("perennial-cycles/watch/00000001/output".to_owned()),
+            pull_secret: None,
         },
         stage: Stage::Evaluating,
         jobs: BTreeMap::new(),
@@ -85,7 +88,10 @@ fn cycle() -> Cycle {
             digest: digest('c'),
             claim: Some("work".to_owned()),
             claim_path: Some("perennial-cycles/watch/0badcafe/output".to_owned()),
+            pull_secret: None,
         }),
+        repository: None,
+        published: None,
         verdicts: Vec::new(),
         gpu_seconds: 0,
         reserved_gpu_seconds: 0,
@@ -101,7 +107,11 @@ fn environment() -> Environment {
 }
 
 fn make(kind: Kind, policy: &DriftPolicy, template: Option<&JobTemplateSpec>) -> Result<Job, String> {
-    let (valid, environment, cycle) = (validate(&deployment()).unwrap(), environment(), cycle());
+    make_of(kind, policy, template, cycle())
+}
+
+fn make_of(kind: Kind, policy: &DriftPolicy, template: Option<&JobTemplateSpec>, cycle: Cycle) -> Result<Job, String> {
+    let (valid, environment) = (validate(&deployment()).unwrap(), environment());
     let site = Site {
         policy,
         retraining: policy.spec.retraining.as_ref().unwrap(),
@@ -127,10 +137,57 @@ fn template(variable: &str) -> JobTemplateSpec {
 
 #[test]
 fn the_default_jobs() {
-    for kind in Kind::ALL {
+    for kind in [Kind::Prepare, Kind::Retrain, Kind::Gate] {
         let job = make(kind, &policy(&json!({})), None).unwrap();
         insta::assert_yaml_snapshot!(format!("cycle_{}", kind.word()), job);
     }
+}
+
+/// A policy whose models go to a registry, and that has probes.
+fn to_a_registry() -> DriftPolicy {
+    let mut policy = policy(&json!({}));
+    let output = json!({"oci": {"repository": "registry.example/models/tiny", "pushSecretRef": {"name": "push"},
+        "pullSecretRef": {"name": "pull"}}});
+    let retraining = policy.spec.retraining.as_mut().unwrap();
+    retraining.output = serde_json::from_value(output).unwrap();
+    policy.spec.promotion.publish_tag = Some("champion".to_owned());
+    policy.spec.probe = serde_json::from_value(json!({"promptSetRef": {"configMapName": "fixed-prompts"}})).unwrap();
+    policy
+}
+
+#[test]
+fn models_that_go_to_a_registry() {
+    let mut cycle = cycle();
+    cycle.repository = Some("registry.example/models/tiny".to_owned());
+    cycle.candidate = Some(Model {
+        uri: format!("oci://registry.example/models/tiny@{}", digest('c')),
+        digest: digest('c'),
+        claim: None,
+        claim_path: None,
+        pull_secret: Some("pull".to_owned()),
+    });
+    for kind in Kind::ALL {
+        let job = make_of(kind, &to_a_registry(), None, cycle.clone()).unwrap();
+        insta::assert_yaml_snapshot!(format!("cycle_oci_{}", kind.word()), job);
+    }
+    let policy = to_a_registry();
+    let output = policy.spec.retraining.as_ref().unwrap().output.as_ref().unwrap();
+    let job = restore(&policy, &output.oci, "champion", &environment(), 1);
+    insta::assert_yaml_snapshot!("cycle_restore", job);
+}
+
+#[test]
+fn the_job_that_asks_fixed_prompts() {
+    let (policy, valid) = (to_a_registry(), validate(&deployment()).unwrap());
+    let job = perennial_operator::probes::job::job(
+        &policy,
+        "fixed-prompts",
+        &valid,
+        "http://tiny.models.svc",
+        &environment(),
+        1_800_000_000,
+    );
+    insta::assert_yaml_snapshot!("probe", job);
 }
 
 #[test]

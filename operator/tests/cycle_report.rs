@@ -19,6 +19,7 @@ fn model(digit: char) -> Model {
         digest: format!("sha256:{}", digit.to_string().repeat(64)),
         claim: (digit == 'c').then(|| "workspace".to_owned()),
         claim_path: (digit == 'c').then(|| "perennial-cycles/watch/0badcafe/output".to_owned()),
+        pull_secret: None,
     }
 }
 
@@ -84,6 +85,8 @@ fn cycle() -> Cycle {
             verdict("recent", 0.071, 0.612, 0.01),
             verdict("golden", 0.207, 0.343, -0.05),
         ],
+        repository: None,
+        published: None,
         gpu_seconds: 0,
         reserved_gpu_seconds: 0,
     }

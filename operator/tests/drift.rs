@@ -135,6 +135,7 @@ fn look(memory: &Memory, old: &DriftPolicyStatus) -> DriftPolicyStatus {
         memory: Some(memory),
         hearing: &Hearing::All(2),
         trouble: None,
+        probes: None,
         cycles: None,
     };
     status(old, &view, Timestamp::from_second(memory.until).unwrap())
@@ -325,6 +326,7 @@ fn troubles_are_told_with_what_to_do() {
             memory: None,
             hearing,
             trouble,
+            probes: None,
             cycles: None,
         };
         status(&DriftPolicyStatus::default(), &view, Timestamp::from_second(0).unwrap())

@@ -16,27 +16,27 @@ use perennial_tests::player::Play;
 use perennial_tests::{World, drifted, run};
 use serde_json::{Value, json};
 
-const COMPONENT: &str = "app.kubernetes.io/component";
+pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 
-fn digest(digit: char) -> String {
+pub(crate) fn digest(digit: char) -> String {
     format!("sha256:{}", digit.to_string().repeat(64))
 }
 
-fn prepared() -> Value {
+pub(crate) fn prepared() -> Value {
     json!({"schema": "prepare/v1", "outcome": "Succeeded", "manifestDigest": digest('d'), "suitesDigest": digest('e'),
         "records": 300, "items": {"recent": 60}})
 }
 
-fn trained(candidate: char) -> Value {
+pub(crate) fn trained(candidate: char) -> Value {
     json!({"schema": "retrain/v1", "outcome": "Succeeded", "data": {"manifestDigest": digest('d')}, "model": {
         "uri": "file:///mnt/model/model.gguf", "digest": digest(candidate), "baseDigest": digest('a'), "kind": "Merged"}})
 }
 
-fn verified(candidate: char) -> Value {
+pub(crate) fn verified(candidate: char) -> Value {
     json!({"schema": "verify/v1", "outcome": "Succeeded", "digest": digest(candidate), "sizeBytes": 1000})
 }
 
-fn judged(candidate: char, gain: f64) -> Value {
+pub(crate) fn judged(candidate: char, gain: f64) -> Value {
     json!({"schema": "gate/v1", "outcome": "Succeeded", "championDigest": digest('a'), "candidateDigest": digest(candidate),
         "suites": [{"name": "recent", "items": 60, "championMean": 0.5, "candidateMean": 0.5 + gain, "differenceMean": gain,
         "differenceSquaresMean": gain * gain + 0.0001}]})
@@ -44,19 +44,22 @@ fn judged(candidate: char, gain: f64) -> Value {
 
 /// What the Jobs of a cycle say.
 #[derive(Clone)]
-struct Script {
-    prepare: Play,
-    retrain: Play,
-    gate: Play,
+pub(crate) struct Script {
+    pub(crate) prepare: Play,
+    pub(crate) retrain: Play,
+    pub(crate) gate: Play,
+    /// Of other Jobs, by their component.
+    pub(crate) others: BTreeMap<&'static str, Play>,
 }
 
 impl Script {
     /// All goes well.
-    fn good(candidate: char) -> Self {
+    pub(crate) fn good(candidate: char) -> Self {
         Self {
             prepare: Play::Ended(0, prepared().to_string()),
             retrain: Play::Ended(0, trained(candidate).to_string()),
             gate: Play::Checked(verified(candidate).to_string(), judged(candidate, 0.1).to_string()),
+            others: BTreeMap::new(),
         }
     }
 
@@ -79,17 +82,18 @@ impl Script {
             Some("prepare") => self.prepare.clone(),
             Some("retrain") => self.retrain.clone(),
             Some("gate") => self.gate.clone(),
-            _ => Play::ready(),
+            Some(other) => self.others.get(other).cloned().unwrap_or_else(Play::ready),
+            None => Play::ready(),
         }
     }
 }
 
 /// All Jobs play this from now on.
-async fn play(world: &World, script: Script) {
+pub(crate) async fn play(world: &World, script: Script) {
     world.player.script(&world.namespace, move |pod| script.play(pod)).await;
 }
 
-fn policy(mode: &str) -> Value {
+pub(crate) fn policy(mode: &str) -> Value {
     json!({
         "apiVersion": "perennial.dev/v1alpha1", "kind": "DriftPolicy", "metadata": {"name": "watch"},
         "spec": {
@@ -126,7 +130,7 @@ async fn claim(world: &World, name: &str) -> Result<()> {
 }
 
 /// A target that keeps records, and a policy whose memory says that what users ask has changed.
-async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
+pub(crate) async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
     claim(world, "work").await?;
     claim(world, "records").await?;
     // A young cluster's volume controller looks for claims every 15 s, and nothing is scheduled before.
@@ -158,7 +162,7 @@ async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
     Ok(policy)
 }
 
-async fn status(world: &World) -> Result<perennial_crds::DriftPolicyStatus> {
+pub(crate) async fn status(world: &World) -> Result<perennial_crds::DriftPolicyStatus> {
     world
         .api::<DriftPolicy>()
         .get("watch")
@@ -168,7 +172,7 @@ async fn status(world: &World) -> Result<perennial_crds::DriftPolicyStatus> {
 }
 
 /// Waits until so many cycles have ended, and gives them, newest first.
-async fn ended(world: &World, count: usize) -> Result<Vec<FinishedCycle>> {
+pub(crate) async fn ended(world: &World, count: usize) -> Result<Vec<FinishedCycle>> {
     perennial_tests::waiting::until(120, &format!("{count} cycles have ended"), async || {
         let status = status(world).await?;
         ensure!(
@@ -186,7 +190,7 @@ async fn ended(world: &World, count: usize) -> Result<Vec<FinishedCycle>> {
     .await
 }
 
-async fn says(world: &World, kind: &str, status_of: &str, reason: &str) -> Result<String> {
+pub(crate) async fn says(world: &World, kind: &str, status_of: &str, reason: &str) -> Result<String> {
     world
         .until(&format!("{kind}={status_of}, {reason}"), async || {
             let conditions = status(world).await?.conditions;
@@ -204,7 +208,7 @@ async fn says(world: &World, kind: &str, status_of: &str, reason: &str) -> Resul
         .await
 }
 
-async fn learned(world: &World) -> Result<Vec<String>> {
+pub(crate) async fn learned(world: &World) -> Result<Vec<String>> {
     let parameters = ListParams::default().labels("perennial.dev/learned");
     let found = world.api::<ControllerRevision>().list(&parameters).await?;
     Ok(found.items.iter().map(ResourceExt::name_any).collect())
@@ -215,7 +219,7 @@ async fn origin(world: &World) -> Result<(Option<String>, Option<String>)> {
     Ok(model.map_or((None, None), |model| (model.origin, model.digest)))
 }
 
-async fn serves(world: &World, expected: &str, digit: char) -> Result<()> {
+pub(crate) async fn serves(world: &World, expected: &str, digit: char) -> Result<()> {
     world
         .until(&format!("{expected} serves"), async || {
             let (origin, digest_of) = origin(world).await?;

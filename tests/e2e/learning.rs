@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::canary;
-use super::cluster::{Bed, component, condition, eventually, kubectl};
+use super::cluster::{Bed, REGISTRY, component, condition, eventually, kubectl};
 use super::operators::{ChartOperators, Launch, Operator};
-use super::policy::{phase, policies, until};
+use super::policy::{phase, policies, says, until};
 use super::talk::Talk;
 use super::tiny::{self, CANARY, QUESTIONS};
 use super::volumes::Volume;
@@ -29,7 +29,8 @@ const RATE: u64 = 50;
 /// Kills of an operator while a cycle is under way, at least.
 const KILLS: u64 = 20;
 
-fn policy() -> Value {
+/// Learned models go to the registry, under a tag of this run.
+fn policy(tag: &str) -> Value {
     json!({
         "apiVersion": "perennial.dev/v1alpha1", "kind": "DriftPolicy", "metadata": {"name": "watch"},
         "spec": {
@@ -40,14 +41,30 @@ fn policy() -> Value {
             "retraining": {
                 "workspace": {"persistentVolumeClaim": {"claimName": "workspace"}},
                 "settings": tiny::settings(30),
+                "output": {"oci": {"repository": format!("{REGISTRY}/models/learned")}},
                 "data": {"windowSeconds": 600, "minRecords": 100, "maxRecords": 300, "maxPercentPerRequester": 10},
                 "activeDeadlineSeconds": 600,
                 "limits": {"cooldownSeconds": 3600},
             },
             "gate": {"minItems": 40},
-            "promotion": {"mode": "Automatic"},
+            "promotion": {"mode": "Automatic", "publishTag": tag},
+            "probe": {"promptSetRef": {"configMapName": "fixed-prompts"}, "intervalSeconds": 15},
         },
     })
+}
+
+/// Prompts of which nobody asks but the probes.
+async fn fixed_prompts(bed: &Bed) {
+    let lines: Vec<String> = (0..32)
+        .map(|number| json!({"prompt": format!("Which number comes after {number}?"), "maxTokens": 16}).to_string())
+        .collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixed-prompts"},
+        "data": {"prompts.jsonl": lines.join("\n")}});
+    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    let parameters = PatchParams::apply("flux").force();
+    maps.patch("fixed-prompts", &parameters, &Patch::Apply(&map))
+        .await
+        .expect("it is accepted");
 }
 
 /// Applies the YAML that lies in Git, as Flux does; fails while there is no API server.
@@ -55,7 +72,7 @@ async fn apply(bed: &Bed, llm: &Value) -> Option<(i64, i64)> {
     let parameters = PatchParams::apply("flux").force();
     let model = bed.llms().patch("model", &parameters, &Patch::Apply(llm)).await.ok()?;
     let watch = policies(bed)
-        .patch("watch", &parameters, &Patch::Apply(&policy()))
+        .patch("watch", &parameters, &Patch::Apply(&policy(&bed.namespace)))
         .await
         .ok()?;
     Some((model.metadata.generation?, watch.metadata.generation?))
@@ -145,6 +162,7 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     let launch = Launch::like_the_chart();
     // Two of them all the time: one leads, the other stands by.
     let (operator, _other) = (launch.start("killed"), launch.start("other"));
+    fixed_prompts(&bed).await;
     let generations = apply(&bed, &llm).await.expect("both are accepted");
     bed.settled("model", 2 * MINUTE).await;
     let captures =
@@ -154,7 +172,7 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     assert_eq!(tiny::answers(&url).await, 0, "the random model knows nothing");
     let talk = Talk::start(&url, RATE, tiny::question);
     let watching = until(&bed, "watch", "watching", 3 * MINUTE, |policy| {
-        phase(policy) == Some(Phase::Watching)
+        phase(policy) == Some(Phase::Watching) && says(policy, "ServingChanged", "False", "ProbesSame")
     });
     let baseline = watching
         .await
@@ -178,10 +196,12 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
         began.elapsed().as_secs()
     );
 
-    bed.until("model", "served by what was learned", MINUTE, |object| {
-        let model = object.status.as_ref().and_then(|status| status.model.as_ref());
-        model.is_some_and(|model| model.origin.as_deref() == Some("DriftPolicy/watch"))
-    })
+    bed.until(
+        "model",
+        "served by what was learned",
+        MINUTE,
+        serves("DriftPolicy/watch"),
+    )
     .await;
     bed.settled("model", MINUTE).await;
     let (applied, changed) = git.end().await;
@@ -199,6 +219,7 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     assert!(right * 4 >= QUESTIONS, "only {right} of {QUESTIONS}");
     canary::is_nowhere(&bed, CANARY).await;
     the_brake_and_the_end(&bed).await;
+    a_cluster_that_is_built_again(&bed, &llm).await;
     operator.kill();
     drop(chart);
     Arc::into_inner(bed).expect("nobody else has it").remove().await;
@@ -236,7 +257,10 @@ async fn one_of_each(bed: &Bed) {
     assert_eq!(finished, Some(1), "{ledger}");
     // One that finds too little data as yet is begun again a minute later, and is no cycle.
     let begun = ledger["ledger"]["begun"].as_u64().unwrap_or(0);
-    assert_eq!((of("prepare"), of("retrain"), of("gate")), (begun, 1, 1), "{ledger}");
+    let made = (of("prepare"), of("retrain"), of("gate"), of("publish"));
+    assert_eq!(made, (begun, 1, 1, 1), "{ledger}");
+    let told = &status.cycles[0].message;
+    assert!(told.contains("its tag is written"), "{told}");
     let revisions: Api<ControllerRevision> = Api::namespaced(bed.client.clone(), &bed.namespace);
     let learned = ListParams::default().labels("perennial.dev/learned");
     assert_eq!(
@@ -273,14 +297,48 @@ async fn one_of_each(bed: &Bed) {
     }
 }
 
+/// Whether what serves comes from there.
+fn serves(origin: &'static str) -> impl Fn(&LLMDeployment) -> bool {
+    move |object| {
+        let model = object.status.as_ref().and_then(|status| status.model.as_ref());
+        model.is_some_and(|model| model.origin.as_deref() == Some(origin))
+    }
+}
+
+/// Both objects are gone and made again from Git: what was learned is found in the registry.
+async fn a_cluster_that_is_built_again(bed: &Bed, llm: &Value) {
+    let before = bed
+        .llms()
+        .get("model")
+        .await
+        .expect("it is there")
+        .status
+        .and_then(|status| status.model);
+    kubectl(&["-n", &bed.namespace, "delete", "llm", "model", "--cascade=foreground"]);
+    apply(bed, llm).await.expect("both are accepted");
+    bed.until(
+        "model",
+        "served by what was learned before",
+        2 * MINUTE,
+        serves("DriftPolicy/watch"),
+    )
+    .await;
+    bed.settled("model", MINUTE).await;
+    let after = bed
+        .llms()
+        .get("model")
+        .await
+        .expect("it is there")
+        .status
+        .and_then(|status| status.model);
+    let digest = |model: Option<perennial_crds::status::ModelStatus>| model.and_then(|model| model.digest);
+    assert_eq!(digest(after), digest(before));
+    let right = tiny::answers(&bed.url("model").await).await;
+    assert!(right * 4 >= QUESTIONS, "only {right} of {QUESTIONS}");
+}
+
 /// One line in Git takes the learned model back; without its policy it goes on serving.
 async fn the_brake_and_the_end(bed: &Bed) {
-    let serves = |origin: &'static str| {
-        move |object: &LLMDeployment| {
-            let model = object.status.as_ref().and_then(|status| status.model.as_ref());
-            model.is_some_and(|model| model.origin.as_deref() == Some(origin))
-        }
-    };
     for (learned, origin) in [("Ignore", "Spec"), ("Follow", "DriftPolicy/watch")] {
         bed.change("model", json!({"model": {"learned": learned}})).await;
         bed.until("model", origin, MINUTE, serves(origin)).await;

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::core::v1::ConfigMap;
 use perennial_crds::DriftPolicy;
+use perennial_drift::cause::Probes;
 use perennial_drift::features::{Encoder, Exchange, Extractor, FinishReason};
 use perennial_drift::observe::Interval;
 use perennial_drift::pane::Pane;
@@ -56,6 +57,6 @@ fn memory(policy: &DriftPolicy, target: &str, base: &str) -> Result<Memory> {
         };
         memory.take(vec![interval], Some(0), &terms(&policy.spec))?;
     }
-    ensure!(memory.cause().is_some(), "nothing has drifted");
+    ensure!(memory.cause(Probes::Unknown).is_some(), "nothing has drifted");
     Ok(memory)
 }

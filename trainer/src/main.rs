@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use perennial_crds::serving::TERMINATION_PATH;
-use perennial_trainer::{collect, contract, evaluate, prepare, train, verify};
+use perennial_trainer::{collect, contract, evaluate, prepare, probe, publish, train, verify};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -33,7 +33,10 @@ enum Command {
     Prepare(Box<prepare::Arguments>),
     Train(Box<train::Arguments>),
     Verify(Box<verify::Arguments>),
+    Probe(Box<probe::Arguments>),
     Evaluate(Box<evaluate::Arguments>),
+    Publish(Box<publish::Arguments>),
+    Restore(Box<publish::RestoreArguments>),
     CheckContract(Box<contract::check::Arguments>),
 }
 
@@ -66,6 +69,9 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(*arguments),
         Command::Collect(arguments) => served(async |stop| collect::run(*arguments, stop).await),
         Command::Verify(arguments) => served(async |stop| verify::run(*arguments, stop).await),
+        Command::Probe(arguments) => served(async |stop| probe::run(*arguments, stop).await),
+        Command::Publish(arguments) => served(async |stop| publish::run(*arguments, stop).await),
+        Command::Restore(arguments) => served(async |stop| publish::run_restore(*arguments, stop).await),
         Command::CheckContract(arguments) => served(async |stop| contract::check::run(*arguments, stop).await),
     }
 }
@@ -84,7 +90,7 @@ fn start_logging(format: LogFormat) {
 
 /// Where the last words go, in a Job.
 fn job_termination_path() -> Option<PathBuf> {
-    let mut told = ["PREPARE", "RETRAIN", "GATE", "VERIFY"].iter();
+    let mut told = ["PREPARE", "RETRAIN", "GATE", "VERIFY", "PROBE", "PUBLISH", "RESTORE"].iter();
     let path = told.find_map(|job| std::env::var_os(format!("{job}_TERMINATION_PATH")));
     path.map(PathBuf::from)
 }
@@ -155,7 +161,17 @@ mod tests {
             .collect();
         assert_eq!(
             commands,
-            ["collect", "prepare", "train", "verify", "evaluate", "check-contract"]
+            [
+                "collect",
+                "prepare",
+                "train",
+                "verify",
+                "probe",
+                "evaluate",
+                "publish",
+                "restore",
+                "check-contract"
+            ]
         );
     }
 

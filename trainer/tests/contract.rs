@@ -423,7 +423,10 @@ fn the_schemas_in_the_documentation_are_those_of_the_types() {
 fn every_variable_of_a_job_is_documented() {
     let text = fs::read_to_string(documents().join("reference/contracts.md")).expect("the reference");
     let program = env!("CARGO_BIN_EXE_perennial-trainer");
-    for command in ["collect", "prepare", "train", "verify", "evaluate"] {
+    let commands = [
+        "collect", "prepare", "train", "verify", "evaluate", "probe", "publish", "restore",
+    ];
+    for command in commands {
         let help = Command::new(program).args([command, "--help"]).output().expect("help");
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
         let variables = help
@@ -438,6 +441,48 @@ fn every_variable_of_a_job_is_documented() {
             );
             count += 1;
         }
-        assert!(count > 5, "{help}");
+        assert!(count > 2, "{help}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_in_a_registry_is_named_by_its_digest() {
+    let run = Run::new().await;
+    let repository = "oci://registry.example.com/models/support";
+    let told = fs::read_to_string(run.path("env")).expect("an environment");
+    let told = told.replace(
+        "RETRAIN_OUTPUT_URI=file:///mnt/model",
+        &format!("RETRAIN_OUTPUT_URI={repository}"),
+    );
+    fs::write(run.path("env"), told).expect("written");
+    let digest = format!("sha256:{}", Sha256Sum::of(b"manifest"));
+    let honest = with(run.honest(), "/model/digest", json!(digest));
+    let pushed = with(honest, "/model/uri", json!(format!("{repository}@{digest}")));
+    run.say(&pushed);
+    let checks = run.examine(Some(0)).await;
+    assert!(
+        checks.iter().all(|check| check.state != State::Failed),
+        "{}",
+        table(&checks)
+    );
+    assert!(
+        table(&checks).contains("registries are not asked"),
+        "{}",
+        table(&checks)
+    );
+    let other = format!("sha256:{}", Sha256Sum::of(b"other"));
+    for (pointer, wrong) in [
+        ("/model/uri", format!("{repository}:cycle-1")),
+        ("/model/uri", format!("{repository}@{other}")),
+        (
+            "/model/uri",
+            format!("oci://registry.example.com/models/other@{digest}"),
+        ),
+        ("/model/uri", "file:///mnt/model/model/model.safetensors".to_owned()),
+        ("/model/digest", other.clone()),
+        ("/model/digest", "sha256:00".to_owned()),
+    ] {
+        run.say(&with(pushed.clone(), pointer, json!(wrong)));
+        assert_eq!(run.broken(0).await, ["it is pinned in RETRAIN_OUTPUT_URI"], "{wrong}");
     }
 }

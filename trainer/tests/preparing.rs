@@ -42,6 +42,7 @@ fn settings() -> PrepareSettings {
         hold_out: 5,
         recent_suites: vec!["recent".to_owned(), "recent-floor".to_owned()],
         own_suites: vec!["golden".to_owned()],
+        excluded_sets: Vec::new(),
         min_records: 10,
         seed: 3,
     }
@@ -394,11 +395,43 @@ fn a_suite_that_is_none_is_told_before_anything_is_written() {
 }
 
 #[test]
+fn prompts_of_probes_are_left_out_and_make_no_suite() {
+    let site = Site::filled(0..40);
+    let folder = site.path("golden/_probes");
+    fs::create_dir(&folder).expect("a directory");
+    let prompts = "{\"prompt\":\"Secret  question 8\"}\n{\"prompt\":\"secret question 9\"}\n";
+    fs::write(folder.join("prompts"), prompts).expect("written");
+    let told = PrepareSettings {
+        excluded_sets: vec!["_probes".to_owned()],
+        ..settings()
+    };
+    let result = site.prepare(&told).expect("prepared");
+    assert_eq!(result.records, 32);
+    let names: Vec<&str> = result.items.keys().map(String::as_str).collect();
+    assert_eq!(names, ["golden", "recent", "recent-floor"]);
+    assert!(!site.path("output/suites/_probes.jsonl").exists());
+    let manifest = fs::read(site.path("output/data/manifest.json")).expect("a manifest");
+    let manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
+    assert_eq!(manifest.excluded.own_suites, 3);
+    // As it is frozen, so it is found again.
+    assert_eq!(
+        site.prepare(&told).expect("prepared").suites_digest,
+        result.suites_digest
+    );
+    let other = Site::filled(0..40);
+    assert_eq!(other.rejected(&told), "the set of prompts _probes is not there");
+}
+
+#[test]
 fn settings_that_make_no_sense_are_told() {
     let site = Site::filled(0..40);
     for wrong in [
         PrepareSettings {
             own_suites: vec!["../x".to_owned()],
+            ..settings()
+        },
+        PrepareSettings {
+            excluded_sets: vec!["../x".to_owned()],
             ..settings()
         },
         PrepareSettings {

@@ -17,6 +17,8 @@ use tokio::sync::Barrier;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+pub mod pushed;
+
 /// A request as the server saw it.
 #[derive(Clone, Debug)]
 pub struct Seen {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use perennial_crds::publish::{RESTORE_CONTRACT, RestoreResult};
 use perennial_crds::retrain::{
     Curve, GATE_CONTRACT, GateResult, MAX_MESSAGE_BYTES, ModelKind, Outcome as Said, PREPARE_CONTRACT, PrepareResult,
     RETRAIN_CONTRACT, RetrainResult, VERIFY_CONTRACT, VerifyResult,
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::gate::{Unjudged, Verdict, judge};
 use super::ledger::{Cycle, Outcome};
+use super::lineage::Lineage;
 use super::report::Training;
 use super::step::End;
 
@@ -50,10 +52,19 @@ pub enum Answer {
     Over(Outcome, &'static str, String),
 }
 
-/// The address under which a Job that trains may name its model.
+/// The address of the workspace under which a Job that trains may name its model.
 #[must_use]
-pub fn output_uri() -> String {
+pub fn volume_uri() -> String {
     format!("file://{CLAIM_DIRECTORY}")
+}
+
+/// The address under which the Job that trains may name its model.
+#[must_use]
+pub fn output_uri(cycle: &Cycle) -> String {
+    cycle
+        .repository
+        .as_ref()
+        .map_or_else(volume_uri, |repository| format!("oci://{repository}"))
 }
 
 /// The last words of the Job that prepares.
@@ -135,14 +146,8 @@ pub fn trained(end: &End, cycle: &Cycle, rejected: &VecDeque<String>) -> Answer 
     if !is_digest(&model.digest) {
         return untrusted("the training Job names no sha256 digest of its model".to_owned());
     }
-    let output = output_uri();
-    let below = model.uri.strip_prefix(&output).and_then(|rest| rest.strip_prefix('/'));
-    if !below.is_some_and(|rest| {
-        !rest.is_empty()
-            && rest
-                .split('/')
-                .all(|part| !part.is_empty() && part != ".." && part != ".")
-    }) {
+    let output = output_uri(cycle);
+    if !lies_in(&model.uri, &output, &model.digest) {
         return untrusted(format!("the training Job's model does not lie below {output}"));
     }
     if model.kind != ModelKind::Merged {
@@ -175,6 +180,71 @@ pub fn trained(end: &End, cycle: &Cycle, rejected: &VecDeque<String>) -> Answer 
             curve: said.curve.filter(drawable).unwrap_or_default(),
         },
     }
+}
+
+/// Whether a model lies where it may: below the workspace, or in the repository under its digest.
+fn lies_in(uri: &str, output: &str, digest: &str) -> bool {
+    if output.starts_with("oci://") {
+        return uri.strip_prefix(output).and_then(|rest| rest.strip_prefix('@')) == Some(digest);
+    }
+    let below = uri.strip_prefix(output).and_then(|rest| rest.strip_prefix('/'));
+    let clean = |part: &str| !part.is_empty() && part != ".." && part != ".";
+    below.is_some_and(|rest| rest.split('/').all(clean))
+}
+
+/// What came of writing the tag.
+///
+/// # Errors
+/// Why it is not written, in words.
+pub fn published(end: &End) -> Result<(), String> {
+    if end.succeeded {
+        return Ok(());
+    }
+    let why = reason(end.message.as_deref()).unwrap_or_else(|| short(&end.why, "see its pod's log"));
+    Err(why)
+}
+
+/// What the registry's tag names, as far as it can be believed: a model of this repository that was learned from this base. Nothing
+/// if there is none.
+///
+/// # Errors
+/// In words. `true` if another try may go better.
+pub fn restored(end: &End, repository: &str, base_digest: &str) -> Result<Option<Lineage>, (bool, String)> {
+    let said = words(end.message.as_deref(), RESTORE_CONTRACT, |said: &RestoreResult| {
+        &said.schema
+    });
+    let said = match said {
+        Ok(said) if said.outcome == Said::Untrusted => return Err((false, short(&said.message, "it is no model"))),
+        Ok(said) if end.succeeded => said,
+        _ => {
+            let why = reason(end.message.as_deref()).unwrap_or_else(|| short(&end.why, "see its pod's log"));
+            return Err((true, why));
+        }
+    };
+    let Some(lineage) = said.lineage else {
+        return Ok(None);
+    };
+    let lineage: Lineage = serde_json::from_value(lineage).map_err(|_| {
+        (
+            false,
+            "the tag's lineage cannot be read: was it written by a newer version?".to_owned(),
+        )
+    })?;
+    let model = &lineage.model;
+    let known = is_digest(&model.digest) && said.digest.as_deref() == Some(model.digest.as_str());
+    if !known || !lies_in(&model.uri, &format!("oci://{repository}"), &model.digest) {
+        return Err((
+            false,
+            "the tag's lineage is of another model than the tag names".to_owned(),
+        ));
+    }
+    if lineage.base.digest != base_digest {
+        return Err((
+            false,
+            "the tag's model was trained from another base than the spec asks for".to_owned(),
+        ));
+    }
+    Ok(Some(lineage))
 }
 
 /// Figures that are short and look like figures or one word: it is for people, and nothing else may get into a report.
@@ -243,7 +313,7 @@ pub fn judged(end: &End, cycle: &Cycle, gate: &GateSpec) -> Answer {
     }
 }
 
-fn words<T: DeserializeOwned>(
+pub(crate) fn words<T: DeserializeOwned>(
     message: Option<&str>,
     contract: &str,
     schema: impl Fn(&T) -> &String,
@@ -268,12 +338,12 @@ fn words<T: DeserializeOwned>(
     }
 }
 
-fn is_digest(text: &str) -> bool {
+pub(crate) fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:")
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-fn short(message: &str, default: &str) -> String {
+pub(crate) fn short(message: &str, default: &str) -> String {
     let message = message.trim();
     if message.is_empty() {
         return default.to_owned();

@@ -10,6 +10,7 @@ use perennial_crds::retraining::JobTemplateRef;
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_drift::decision::Phase;
 
+use super::jobs::registry::{restore, restore_name};
 use super::jobs::{self, Site, gpus};
 use super::ledger::{Kind, Ledger, Stage};
 use super::progress::Told;
@@ -27,6 +28,7 @@ use crate::drift::status::Trouble;
 use crate::index::Owner;
 use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
+use crate::probes::memory::Said;
 
 /// Seconds from one look for Jobs without a cycle to the next.
 const STRAYS: i64 = 60;
@@ -52,6 +54,8 @@ pub struct Heard<'a> {
     pub memory: Option<&'a Memory>,
     /// Every replica tells its panes.
     pub all: bool,
+    /// What fixed prompts say of the service.
+    pub probes: Said,
 }
 
 /// The cycles of one policy between two looks. Nothing is in it that is not stored or cannot be asked for again.
@@ -74,10 +78,16 @@ impl Drive {
         })
     }
 
-    /// Whether a cycle is under way.
+    /// Whether a cycle is under way, or the registry is being asked.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.ledger.as_ref().is_some_and(|ledger| ledger.cycle.is_some())
+        let restores = |ledger: &Ledger| {
+            let restore = ledger.restore.as_ref();
+            restore.is_some_and(|restore| restore.asking || restore.found.is_some())
+        };
+        self.ledger
+            .as_ref()
+            .is_some_and(|ledger| ledger.cycle.is_some() || restores(ledger))
     }
 
     /// Looks, stores what was decided, and does it.
@@ -136,6 +146,7 @@ impl Drive {
             self.strays_at = now + STRAYS;
         }
         observed.reported = std::mem::take(&mut self.reported);
+        observed.restore = restore_of(owner, policy, &stored, tools).await?;
         let (jobs, trains_at) = jobs_of(owner, policy, &stored, tools).await?;
         observed.jobs = jobs;
         let (name, uid) = (policy.name_any(), policy.uid().unwrap_or_default());
@@ -211,7 +222,7 @@ impl Templates {
 
     fn of(&self, kind: Kind) -> Option<&Result<JobTemplateSpec, String>> {
         match kind {
-            Kind::Prepare => None,
+            Kind::Prepare | Kind::Publish => None,
             Kind::Retrain => self.retrain.as_ref(),
             Kind::Gate => self.gate.as_ref(),
         }
@@ -243,7 +254,7 @@ fn observe(owner: &Owner, policy: &DriftPolicy, heard: Heard<'_>, now: i64, temp
     let report = heard.memory.and_then(Memory::report);
     let drift = heard
         .memory
-        .and_then(Memory::cause)
+        .and_then(|memory| memory.cause(heard.probes.probes()))
         .zip(report.as_ref())
         .map(|(cause, report)| {
             let moved = report.signals.iter().filter(|signal| signal.moved);
@@ -262,9 +273,12 @@ fn observe(owner: &Owner, policy: &DriftPolicy, heard: Heard<'_>, now: i64, temp
         generation: policy.metadata.generation.unwrap_or(0),
         calm: heard.all && report.is_some_and(|report| report.phase == Phase::Watching),
         drift,
+        awaits_probes: heard.probes == Said::Awaited,
+        regressed: heard.probes == Said::Changed,
         gpus: templates.gpus(),
         reported: BTreeSet::new(),
         jobs: BTreeMap::new(),
+        restore: None,
         strays: Vec::new(),
         target: super::step::Target::default(),
     }
@@ -313,9 +327,7 @@ async fn jobs_of(
         return Ok((found, None));
     };
     // The Jobs before the one at work have ended and were read.
-    let Some(kind) = cycle.stage.job() else {
-        return Ok((found, None));
-    };
+    let kind = cycle.stage.job().unwrap_or(Kind::Publish);
     // One stage may end and the next begin at one look.
     let kinds = Kind::ALL.into_iter().filter(|other| *other >= kind);
     for kind in kinds {
@@ -331,6 +343,24 @@ async fn jobs_of(
     Ok((found, trains_at))
 }
 
+/// The Job that asks the registry, while it is asked.
+async fn restore_of(
+    owner: &Owner,
+    policy: &DriftPolicy,
+    ledger: &Ledger,
+    tools: &Tools<'_>,
+) -> Result<Option<super::step::State>, Trouble> {
+    let Some(restore) = ledger.restore.as_ref().filter(|restore| restore.asking) else {
+        return Ok(None);
+    };
+    let name = restore_name(&owner.name, restore.attempts);
+    let Some(job) = tools.writer.job(owner, policy, &name).await.map_err(trouble)? else {
+        return Ok(None);
+    };
+    let pods = tools.writer.pods_of_job(owner, &name).await.map_err(trouble)?;
+    Ok(Some(jobs_seen::seen(&job, &pods).state))
+}
+
 async fn strays(
     owner: &Owner,
     policy: &DriftPolicy,
@@ -342,7 +372,8 @@ async fn strays(
     let stray = jobs.iter().filter(|job| {
         job.metadata.deletion_timestamp.is_none()
             && !jobs_seen::has_ended(job)
-            && job.labels().get(jobs::CYCLE_LABEL).map(String::as_str) != current
+            // Others are no Jobs of cycles.
+            && job.labels().get(jobs::CYCLE_LABEL).is_some_and(|cycle| Some(cycle.as_str()) != current)
     });
     Ok(stray.map(ResourceExt::name_any).collect())
 }
@@ -390,6 +421,13 @@ async fn carry_out(
                         Err(error) => return Err(trouble(error)),
                     },
                     Err(why) => problem = Some(invalid(cycle.stage, &why)),
+                }
+            }
+            Action::Restore(attempt) => {
+                let output = policy.spec.retraining.as_ref().and_then(|spec| spec.output.as_ref());
+                if let (Some(output), Some(tag)) = (output, &policy.spec.promotion.publish_tag) {
+                    let job = restore(policy, &output.oci, tag, tools.environment, *attempt);
+                    tools.writer.create_job(owner, &job).await.map_err(trouble)?;
                 }
             }
             Action::Delete(name) => tools.writer.delete_job(owner, policy, name).await.map_err(trouble)?,

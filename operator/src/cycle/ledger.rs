@@ -6,6 +6,7 @@ use perennial_drift::cause::Cause;
 use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
+use super::lineage::Lineage;
 use super::report::{Report, Training};
 
 /// Finished cycles that are kept, at least; more while they count towards a limit.
@@ -27,6 +28,9 @@ pub struct Model {
     /// Folder of the claim that is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_path: Option<String>,
+    /// Secret to pull it with, if it lies in a registry and not the target's own is to be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_secret: Option<String>,
 }
 
 /// The Jobs of a cycle.
@@ -38,11 +42,13 @@ pub enum Kind {
     Retrain,
     /// Judges.
     Gate,
+    /// Writes the tag of the better model.
+    Publish,
 }
 
 impl Kind {
     /// All of them, in the order of a cycle.
-    pub const ALL: [Self; 3] = [Self::Prepare, Self::Retrain, Self::Gate];
+    pub const ALL: [Self; 4] = [Self::Prepare, Self::Retrain, Self::Gate, Self::Publish];
 
     /// The word in names of Jobs.
     #[must_use]
@@ -51,7 +57,14 @@ impl Kind {
             Self::Prepare => "prepare",
             Self::Retrain => "retrain",
             Self::Gate => "gate",
+            Self::Publish => "publish",
         }
+    }
+
+    /// Whether it works with models, so that users may bring their own, give it room, and let it queue.
+    #[must_use]
+    pub fn is_of_users(self) -> bool {
+        matches!(self, Self::Retrain | Self::Gate)
     }
 }
 
@@ -79,6 +92,8 @@ pub enum Stage {
     Proposed,
     /// It is being rolled out.
     RollingOut,
+    /// It serves, and its tag is being written.
+    Publishing,
 }
 
 impl Stage {
@@ -89,6 +104,7 @@ impl Stage {
             Self::Preparing => Some(Kind::Prepare),
             Self::Retraining => Some(Kind::Retrain),
             Self::Evaluating => Some(Kind::Gate),
+            Self::Publishing => Some(Kind::Publish),
             Self::Proposed | Self::RollingOut => None,
         }
     }
@@ -133,6 +149,12 @@ pub struct Cycle {
     /// The model that came out, under the address that serving pods know it by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Model>,
+    /// Repository that the model goes to, if it is not the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// What came of writing the tag: nothing yet, done, or why it could not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Result<(), String>>,
     /// What the gate said.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
@@ -218,6 +240,26 @@ pub struct Wait {
     pub message: String,
 }
 
+/// The question to the registry whether a model was learned before this cluster was built.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restore {
+    /// How often it was asked.
+    pub attempts: u32,
+    /// It is being asked at this moment.
+    #[serde(default)]
+    pub asking: bool,
+    /// When it is asked next at the earliest, if the last answer was none, seconds since 1970.
+    #[serde(default)]
+    pub after: i64,
+    /// The learned model that was found, until it is stored with the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Box<Lineage>>,
+    /// What came of it, once it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
 /// Everything of one policy's cycles.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -242,6 +284,9 @@ pub struct Ledger {
     /// Generation of the spec at which too many brought nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled_at: Option<i64>,
+    /// Whether a model was learned before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// Too little data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,

@@ -128,6 +128,7 @@ mod tests {
             digest: digest.to_owned(),
             claim: None,
             claim_path: None,
+            pull_secret: None,
         };
         Learned {
             name: format!("tiny-learned-{number}"),

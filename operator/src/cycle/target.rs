@@ -44,6 +44,7 @@ pub fn target(
                 digest: digest.clone(),
                 claim: valid.source.claim.clone(),
                 claim_path: None,
+                pull_secret: None,
             },
             |learned| learned.lineage.model.clone(),
         ))

@@ -6,7 +6,7 @@ use perennial_crds::conditions::Reason;
 use perennial_crds::drift_policy::{DriftPolicyStatus, Phase};
 use perennial_crds::retraining::{CandidateStatus, CycleStatus, FinishedCycle, SuiteStatus};
 
-use super::answers::output_uri;
+use super::answers::volume_uri;
 use super::gate::Verdict;
 use super::ledger::{Cycle, Finished, Ledger, Model, Stage};
 use super::step::{Standing, job_name};
@@ -29,7 +29,7 @@ pub fn phase(cycles: Cycles<'_>) -> Option<Phase> {
         Stage::Retraining => Phase::Retraining,
         Stage::Evaluating => Phase::Evaluating,
         Stage::Proposed => Phase::Proposed,
-        Stage::RollingOut => Phase::RollingOut,
+        Stage::RollingOut | Stage::Publishing => Phase::RollingOut,
     })
 }
 
@@ -73,7 +73,9 @@ pub(crate) fn candidate(cycles: Cycles<'_>) -> Statement {
             },
         ) => statement(true, Reason::Proposed, message),
         (Some(Stage::Proposed), _) => statement(true, Reason::Proposed, "a better model passed the gate"),
-        (Some(Stage::RollingOut), _) => statement(true, Reason::RollingOut, "a better model is being rolled out"),
+        (Some(Stage::RollingOut | Stage::Publishing), _) => {
+            statement(true, Reason::RollingOut, "a better model is being rolled out")
+        }
         _ => statement(false, Reason::NoCandidate, "there is no candidate"),
     }
 }
@@ -103,12 +105,15 @@ fn running(cycle: &Cycle, standing: &Standing, policy: &str) -> CycleStatus {
 }
 
 fn told_candidate(cycle: &Cycle, model: &Model) -> CandidateStatus {
-    let below = model.uri.strip_prefix(&output_uri()).unwrap_or_default();
+    let below = model.uri.strip_prefix(&volume_uri());
     CandidateStatus {
         digest: model.digest.clone(),
         base_digest: cycle.base.digest.clone(),
+        uri: below.is_none().then(|| model.uri.clone()),
         claim_name: model.claim.clone().unwrap_or_default(),
-        path: format!("{}{below}", model.claim_path.clone().unwrap_or_default()),
+        path: below
+            .map(|below| format!("{}{below}", model.claim_path.clone().unwrap_or_default()))
+            .unwrap_or_default(),
     }
 }
 

@@ -5,10 +5,12 @@
 
 use super::observe::Children;
 use super::revision::FrozenModel;
-use super::validate::{Source, Validated};
+use super::validate::{Source, Validated, registry_auth};
 use crate::cycle::lineage::{self, Learned};
 use crate::drift::words::Word;
+use k8s_openapi::api::core::v1::EnvVar;
 use perennial_crds::llm_deployment::Learned as Follow;
+use perennial_crds::serving::REGISTRY_AUTH_VARIABLE;
 
 /// A learned model that serves in place of the spec's.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
         uri: learned.model.uri.clone(),
         digest: Some(learned.model.digest.clone()),
         pinned: true,
-        environment: valid.source.environment.clone(),
+        environment: credentials(valid, learned.model.pull_secret.as_deref()),
         claim: learned.model.claim.clone(),
         claim_path: learned.model.claim_path.clone(),
         again: None,
@@ -54,6 +56,16 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
             ..valid.clone()
         },
     })
+}
+
+/// Environment to read the model with: the spec's, or with another Secret for the registry.
+fn credentials(valid: &Validated, pull_secret: Option<&str>) -> Vec<EnvVar> {
+    let mut environment = valid.source.environment.clone();
+    if let Some(secret) = pull_secret {
+        environment.retain(|variable| variable.name != REGISTRY_AUTH_VARIABLE);
+        environment.push(registry_auth(secret));
+    }
+    environment
 }
 
 /// One that has served goes on serving without its policy. One that has not is introduced only as long as its policy is there.

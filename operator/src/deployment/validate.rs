@@ -185,7 +185,7 @@ fn source(source: &ModelSource, digest: Option<String>, again: Option<String>) -
         )
     } else if let Some(registry) = &source.oci {
         if let Some(secret) = &registry.pull_secret_ref {
-            environment.push(from_secret(REGISTRY_AUTH_VARIABLE, &secret.name, ".dockerconfigjson"));
+            environment.push(registry_auth(&secret.name));
         }
         (
             format!("oci://{}", registry.reference),
@@ -234,6 +234,11 @@ pub fn plain(name: &str, value: &str) -> EnvVar {
 }
 
 /// As an environment variable, a missing Secret shows in the pod's status; as a volume it would only show in an event.
+/// Credentials for a registry from a Secret of type `kubernetes.io/dockerconfigjson`.
+pub(super) fn registry_auth(secret: &str) -> EnvVar {
+    from_secret(REGISTRY_AUTH_VARIABLE, secret, ".dockerconfigjson")
+}
+
 fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
     let selector = SecretKeySelector {
         name: secret.to_owned(),

@@ -31,6 +31,8 @@ use crate::deployment::observe::Indexes;
 use crate::index::Owner;
 use crate::loading::LoadingReader;
 use crate::metrics::Metrics;
+use crate::probes;
+use crate::probes::drive::Prober;
 
 /// Seconds until a store that failed is tried again.
 const STORE_RETRY: i64 = 10;
@@ -90,6 +92,7 @@ pub struct Entry {
     /// From then on a time without panes is a time without requests; before it nobody knows.
     covered_from: i64,
     hearing: Hearing,
+    prober: Prober,
     drive: Drive,
     trouble: Option<Trouble>,
     written: Option<DriftPolicyStatus>,
@@ -110,6 +113,7 @@ impl Entry {
             boots: HashMap::new(),
             covered_from: i64::MAX,
             hearing: Hearing::Unknown,
+            prober: Prober::default(),
             drive: Drive::default(),
             trouble: None,
             written: None,
@@ -163,8 +167,12 @@ impl Entry {
                 };
                 let target = target(indexes, &name, object);
                 let watched = self.watch(owner, policy, &target, &terms, hands, now.as_second()).await;
+                let now = now.as_second();
                 match watched {
-                    Ok(()) => self.cycle(owner, policy, object, indexes, hands, now.as_second()).await,
+                    Ok(()) => match self.probe(owner, policy, (object, &target), &terms, hands, now).await {
+                        Ok(()) => self.cycle(owner, policy, object, indexes, hands, now).await,
+                        Err(trouble) => Err(trouble),
+                    },
                     Err(trouble) => Err(trouble),
                 }
             }
@@ -187,6 +195,29 @@ impl Entry {
         self.say(owner, policy, &terms, hands, now).await;
     }
 
+    async fn probe(
+        &mut self,
+        owner: &Owner,
+        policy: &DriftPolicy,
+        target: (&LLMDeployment, &Target),
+        terms: &Policy,
+        hands: &Hands,
+        now: i64,
+    ) -> Result<(), Trouble> {
+        let tools = probes::drive::Tools {
+            writer: &hands.writer,
+            environment: &hands.environment,
+        };
+        let drifted = self.memory.as_ref().and_then(Memory::drifted_since);
+        self.prober
+            .look(owner, policy, target, terms, drifted, &tools, now)
+            .await?;
+        if self.prober.is_busy() {
+            self.due = self.due.min(now + CYCLING);
+        }
+        Ok(())
+    }
+
     async fn cycle(
         &mut self,
         owner: &Owner,
@@ -206,6 +237,7 @@ impl Entry {
         let heard = Heard {
             memory: self.memory.as_ref(),
             all: matches!(self.hearing, Hearing::All(_)),
+            probes: self.prober.said(),
         };
         self.drive.look(owner, policy, object, heard, &tools, now).await?;
         if self.drive.is_running() {
@@ -216,6 +248,7 @@ impl Entry {
 
     /// Lets go of everything; it is read again from what is stored.
     fn let_go(&mut self) {
+        self.prober = Prober::default();
         self.drive = Drive::default();
         self.loaded = false;
         self.memory = None;
@@ -440,6 +473,7 @@ impl Entry {
             memory: self.memory.as_ref(),
             hearing: &self.hearing,
             trouble: self.trouble.as_ref(),
+            probes: self.prober.view(),
             cycles: self.drive.cycles(),
         };
         let mut new = status(&old, &view, now);
@@ -482,11 +516,12 @@ fn keep(new: &mut DriftPolicyStatus, old: &DriftPolicyStatus) {
     new.observation.clone_from(&old.observation);
     new.evidence.clone_from(&old.evidence);
     new.signals.clone_from(&old.signals);
+    new.probe = new.probe.take().or_else(|| old.probe.clone());
     new.cycle.clone_from(&old.cycle);
     new.cycles.clone_from(&old.cycles);
     new.cooldown_until.clone_from(&old.cooldown_until);
     new.unpromoted_in_a_row = old.unpromoted_in_a_row;
-    for kind in ["RetrainingBlocked", "CandidateAvailable"] {
+    for kind in ["ServingChanged", "RetrainingBlocked", "CandidateAvailable"] {
         let before = old.conditions.iter().find(|condition| condition.type_ == kind);
         if let Some(before) = before.filter(|_| new.conditions.iter().all(|condition| condition.type_ != kind)) {
             new.conditions.push(before.clone());

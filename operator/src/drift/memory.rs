@@ -197,9 +197,16 @@ impl Memory {
         }
     }
 
-    /// Where a confirmed change comes from.
+    /// When a change was confirmed, while it is, seconds since 1970.
     #[must_use]
-    pub fn cause(&self) -> Option<Cause> {
+    pub fn drifted_since(&self) -> Option<i64> {
+        let report = self.report()?;
+        (report.phase == Phase::Drifted).then_some(report.phase_since)
+    }
+
+    /// Where a confirmed change comes from, by what fixed prompts say of the service.
+    #[must_use]
+    pub fn cause(&self, probes: Probes) -> Option<Cause> {
         let Stage::Watching(watching) = &self.stage else {
             return None;
         };
@@ -210,7 +217,7 @@ impl Memory {
         Some(cause::cause(&Findings {
             single_source: cause::single_source(&moved, &watching.baseline, &watching.state),
             moved: &moved,
-            probes: Probes::Unknown,
+            probes,
             mask: None,
         }))
     }

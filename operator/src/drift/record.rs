@@ -35,6 +35,8 @@ const CONTENT_LABEL: &str = "perennial.dev/drift-content";
 pub(crate) const CYCLES: &str = "cycles";
 /// The content of a ConfigMap with the report of a cycle, which outlives them, too.
 pub(crate) const CYCLE_REPORT: &str = "cycle-report";
+/// The content of the ConfigMap with what is known of probes, which outlives them, too.
+pub(crate) const PROBES: &str = "probes";
 const RECORD: &str = "record.json";
 const STATE: &str = "state";
 const BASELINE: &str = "baseline";
@@ -106,10 +108,10 @@ pub fn panes_selector(policy: &str) -> String {
     format!("{POLICY_LABEL}={policy},{CONTENT_LABEL}=panes")
 }
 
-/// Labels of all ConfigMaps of a policy but the ledger of its cycles, as a selector.
+/// Labels of the ConfigMaps of a policy that go when a new baseline is learned, as a selector.
 #[must_use]
 pub fn selector(policy: &str) -> String {
-    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL} notin ({CYCLES},{CYCLE_REPORT})")
+    format!("{POLICY_LABEL}={policy},{CONTENT_LABEL} notin ({CYCLES},{CYCLE_REPORT},{PROBES})")
 }
 
 /// The ConfigMap with the evidence.

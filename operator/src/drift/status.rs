@@ -17,6 +17,8 @@ use super::memory::{Memory, Stage, learned_percent};
 use super::record::baseline_name;
 use crate::conditions::{Conditions, Statement, statement};
 use crate::cycle::words::{self, Cycles};
+use crate::probes;
+use crate::probes::memory::Said;
 
 /// Sentences of signals in a message.
 const TOLD: usize = 3;
@@ -62,6 +64,8 @@ pub struct View<'a> {
     pub hearing: &'a Hearing,
     /// Why it can do nothing.
     pub trouble: Option<&'a Trouble>,
+    /// What its probes say.
+    pub probes: Option<probes::words::View<'a>>,
     /// Where its cycles stand.
     pub cycles: Option<Cycles<'a>>,
 }
@@ -70,7 +74,11 @@ pub struct View<'a> {
 #[must_use]
 pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> DriftPolicyStatus {
     let report = view.memory.and_then(Memory::report);
-    let cause = view.memory.and_then(Memory::cause);
+    let said = view.probes.map_or(Said::Nothing, |probes| probes.said);
+    let cause = view
+        .memory
+        .filter(|_| said != Said::Awaited)
+        .and_then(|memory| memory.cause(said.probes()));
     let stalled = stalled(view, report.as_ref());
     let phase = if stalled.is_some() {
         Phase::Stalled
@@ -93,6 +101,9 @@ pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> Drift
     };
     conditions.set(ConditionType::BaselineReady, &baseline_ready(view, report.as_ref()));
     conditions.set(ConditionType::Drifted, &drifted(report.as_ref(), cause));
+    if let Some(probes) = view.probes {
+        conditions.set(ConditionType::ServingChanged, &probes::words::condition(probes));
+    }
     let observing = observing(view);
     conditions.set(ConditionType::Observing, &observing);
     conditions.set(ConditionType::Ready, &ready(view, stalled.as_ref(), &observing));
@@ -120,6 +131,9 @@ pub fn status(old: &DriftPolicyStatus, view: &View<'_>, now: Timestamp) -> Drift
             .map(signal)
             .take(16)
             .collect(),
+        probe: view
+            .probes
+            .map(|probes| probes::words::status(probes, &view.policy.name_any())),
         conditions: conditions.new,
         ..DriftPolicyStatus::default()
     };
@@ -311,15 +325,26 @@ fn drifted(report: Option<&Report>, cause: Option<Cause>) -> Statement {
             ),
         ),
         decision::Phase::Drifted => {
-            let cause = cause.unwrap_or(Cause::Undetermined);
-            let reason = match cause {
-                Cause::InputDrift => Reason::InputDrift,
-                Cause::SingleSource => Reason::SingleSource,
-                _ => Reason::Undetermined,
+            let (reason, sentence) = match cause {
+                None => (
+                    Reason::ProbesAwaited,
+                    "Fixed prompts are being asked, to tell whether the service or the traffic has changed.",
+                ),
+                Some(cause) => (reason(cause), cause.sentence()),
             };
-            let words = format!("{} {} ({evidence})", cause.sentence(), sentences(report));
+            let words = format!("{sentence} {} ({evidence})", sentences(report));
             statement(true, reason, words)
         }
+    }
+}
+
+fn reason(cause: Cause) -> Reason {
+    match cause {
+        Cause::InputDrift => Reason::InputDrift,
+        Cause::SingleSource => Reason::SingleSource,
+        Cause::ServingRegression => Reason::ServingRegression,
+        Cause::OutputShift => Reason::OutputShift,
+        _ => Reason::Undetermined,
     }
 }
 

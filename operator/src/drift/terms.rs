@@ -81,7 +81,7 @@ pub fn policy(spec: &DriftPolicySpec) -> Policy {
         max_per_mille: spec.false_alarms.max_per_mille,
         per_days: spec.false_alarms.per_days,
         confirm_seconds: spec.confirm_seconds,
-        probe_interval_seconds: None,
+        probe_interval_seconds: spec.probe.as_ref().map(|probe| probe.interval_seconds),
         signals,
     }
 }

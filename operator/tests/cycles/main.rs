@@ -31,6 +31,8 @@ struct Tally {
     trained: u64,
     withdrawn: u64,
     removed: u64,
+    built_again: u64,
+    restored: u64,
     steps: u64,
 }
 
@@ -85,6 +87,8 @@ fn history(seed: u64) -> Tally {
         trained: world.log.trained,
         withdrawn,
         removed: u64::from(world.log.removed_by_hand),
+        built_again: world.log.built_again,
+        restored: world.log.restored,
         steps: world.log.steps,
     }
 }
@@ -158,6 +162,8 @@ fn play(seeds: Range<u64>) {
                 sum.trained += tally.trained;
                 sum.withdrawn += tally.withdrawn;
                 sum.removed += tally.removed;
+                sum.built_again += tally.built_again;
+                sum.restored += tally.restored;
                 sum.steps += tally.steps;
             }
             sum
@@ -173,14 +179,16 @@ fn play(seeds: Range<u64>) {
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
     let (promoted, ended, trained) = (sum(|t| t.promoted), sum(|t| t.ended), sum(|t| t.trained));
     println!(
-        "seeds {seeds:?}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand",
+        "seeds {seeds:?}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand, {} clusters built again, {} models restored",
         sum(|t| t.steps),
         sum(|t| t.withdrawn),
-        sum(|t| t.removed)
+        sum(|t| t.removed),
+        sum(|t| t.built_again),
+        sum(|t| t.restored)
     );
     let histories = seeds.end - seeds.start;
     assert!(
-        promoted > histories / 50 && ended > histories / 4,
+        promoted > histories / 50 && ended > histories / 4 && sum(|t| t.restored) > histories / 500,
         "the histories show too little"
     );
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 /// Text that stands for a prompt: a Job says it where nothing may be told on.
 pub const CANARY: &str = "CANARY-7d1f";
 const NAME: &str = "watch";
-const UID: &str = "0000-1111";
+const REPOSITORY: &str = "registry.example/models/tiny";
 
 /// Random numbers by SplitMix64: the same on every machine.
 pub struct Dice(u64);
@@ -72,6 +72,10 @@ pub struct Log {
     pub learned: Vec<String>,
     /// Promoted digests.
     pub promoted: BTreeSet<String>,
+    /// Models that were stored again in a cluster that was built again.
+    pub restored: u64,
+    /// Clusters that were built again.
+    pub built_again: u64,
     /// Jobs that somebody removed.
     pub removed_by_hand: u32,
     /// Cycles of which there is a report.
@@ -98,6 +102,18 @@ pub struct World {
     captures: bool,
     follows: bool,
     gpus: i64,
+    /// UID of the policy: another one in a cluster that was built again.
+    uid: String,
+    /// Fixed prompts are being asked.
+    awaits_probes: bool,
+    /// They are answered otherwise.
+    regressed: bool,
+    /// What the registry's tag names, with its base.
+    tag: Option<(Model, String)>,
+    /// The Job that asks for it.
+    restore: Option<State>,
+    /// Its number.
+    attempt: u32,
     /// Reports that the operator knows to be written: a killed one knows nothing.
     reported: BTreeSet<String>,
     made: u64,
@@ -117,6 +133,7 @@ fn model(number: u64) -> Model {
         digest: digest(number),
         claim: None,
         claim_path: None,
+        pull_secret: None,
     }
 }
 
@@ -138,6 +155,10 @@ fn spec(dice: &mut Dice) -> DriftPolicySpec {
         "gate": {"minItems": 50},
         "promotion": {"mode": mode},
     });
+    if dice.one_in(2) {
+        spec["retraining"]["output"] = json!({"oci": {"repository": REPOSITORY}});
+        spec["promotion"]["publishTag"] = json!("champion");
+    }
     if dice.one_in(2) {
         spec["retraining"]["limits"]["maxGPUSeconds"] = json!({"count": dice.of(&[4000, 8000, 20_000]), "perDays": 1});
     }
@@ -166,6 +187,12 @@ impl World {
             captures: true,
             follows: true,
             gpus,
+            uid: "0000-1111".to_owned(),
+            awaits_probes: false,
+            regressed: false,
+            tag: None,
+            restore: None,
+            attempt: 0,
             reported: BTreeSet::new(),
             made: 100,
             peace,
@@ -213,6 +240,12 @@ impl World {
                 learned: self.learned.keys().cloned().collect(),
             },
             jobs: of_cycle.map(|job| (job.kind, seen(job))).collect(),
+            awaits_probes: self.awaits_probes,
+            regressed: self.regressed,
+            restore: self.restore.clone().filter(|_| {
+                let restore = self.ledger.restore.as_ref();
+                restore.is_some_and(|restore| restore.attempts == self.attempt)
+            }),
             strays: strays.map(|(name, _)| name.clone()).collect(),
             reported: self.reported.clone(),
             gpus: Ok(self.gpus),
@@ -223,7 +256,8 @@ impl World {
     pub fn look(&mut self) -> Step {
         self.log.steps += 1;
         let observed = self.observed();
-        let policy = Policy { name: NAME, uid: UID };
+        let uid = self.uid.clone();
+        let policy = Policy { name: NAME, uid: &uid };
         let decided = step(&self.ledger, &observed, &self.spec, &policy);
         // The same again: an operator that is started anew decides the same.
         assert_eq!(decided, step(&self.ledger, &observed, &self.spec, &policy));
@@ -279,15 +313,26 @@ impl World {
             }
             Action::Learn(lineage) => {
                 let pair = (lineage.model.digest.clone(), self.champion.digest.clone());
-                assert!(
-                    self.log.passed.contains(&pair),
-                    "a model was rolled out that did not pass the gate against the champion"
-                );
-                assert!(
-                    self.quality[&pair.0] > self.quality[&pair.1],
-                    "a worse model was rolled out"
-                );
                 assert_eq!(lineage.base.digest, self.base.digest);
+                assert_eq!(lineage.policy_uid, self.uid);
+                if self.ledger.begun == 0 {
+                    let tagged = self.tag.as_ref().map(|(model, _)| &model.digest);
+                    assert_eq!(tagged, Some(&pair.0), "a model serves again that was never published");
+                    assert!(
+                        self.log.promoted.contains(&pair.0),
+                        "a model was published that never served"
+                    );
+                    self.log.restored += 1;
+                } else {
+                    assert!(
+                        self.log.passed.contains(&pair),
+                        "a model was rolled out that did not pass the gate against the champion"
+                    );
+                    assert!(
+                        self.quality[&pair.0] > self.quality[&pair.1],
+                        "a worse model was rolled out"
+                    );
+                }
                 self.log.learned.push(pair.0.clone());
                 self.learned
                     .entry(pair.0)
@@ -302,8 +347,17 @@ impl World {
                 self.reported.insert(report.id.clone());
                 self.log.reported.insert(report.id.clone());
             }
+            Action::Restore(attempt) => {
+                // A Job of another number is another Job.
+                if self.restore.is_none() || self.attempt != *attempt {
+                    self.restore = Some(State::Waiting("room".to_owned()));
+                }
+                self.attempt = *attempt;
+            }
             Action::Withdraw(digest) => {
-                assert!(!self.log.promoted.contains(digest), "a promoted model was taken away");
+                // Only one that served in another cluster may fail to come up in this one.
+                let served = self.ledger.begun > 0 && self.log.promoted.contains(digest);
+                assert!(!served, "a promoted model was taken away");
                 self.learned.remove(digest);
             }
         }
@@ -320,6 +374,20 @@ impl World {
             Cause::InputDrift,
             "retraining answers a cause that it cannot cure"
         );
+        assert!(
+            !self.regressed || kind == Kind::Publish,
+            "retraining answers a regression of the service"
+        );
+        if kind == Kind::Prepare {
+            assert!(!self.awaits_probes, "a cycle began before the probes were answered");
+        }
+        if kind == Kind::Publish {
+            let candidate = cycle.candidate.as_ref().expect("a candidate");
+            let serves = self.champion.digest == candidate.digest;
+            assert!(serves || cycle.stage == Stage::Proposed, "the tag is for what serves");
+            let pair = (candidate.digest.clone(), cycle.champion.digest.clone());
+            assert!(self.log.passed.contains(&pair), "the tag is for what passed its gate");
+        }
         if kind == Kind::Retrain {
             assert!(
                 cycle.manifest.is_some() && cycle.suites.is_some(),
@@ -350,7 +418,10 @@ impl World {
                 self.advance(&name);
             }
         }
-        let event = self.dice.below(60);
+        if let Some(state) = self.restore.take() {
+            self.restore = Some(self.asked(state));
+        }
+        let event = self.dice.below(64);
         let bad = (8..20).contains(&event);
         if bad && !self.dice.one_in(self.peace) {
             return;
@@ -381,7 +452,11 @@ impl World {
             45 => {
                 // What was switched off is switched on again.
                 (self.heard, self.captures, self.follows, self.spec.suspend) = (true, true, true, false);
+                (self.awaits_probes, self.regressed) = (false, false);
             }
+            46 => self.awaits_probes = !self.awaits_probes,
+            47 => self.regressed = self.dice.one_in(2),
+            48 if self.dice.one_in(4) => self.built_again(),
             _ => {}
         }
     }
@@ -392,6 +467,10 @@ impl World {
         self.drift = None;
         self.heard = true;
         self.spec.suspend = false;
+        (self.awaits_probes, self.regressed) = (false, false);
+        if let Some(state) = self.restore.take() {
+            self.restore = Some(self.asked(state));
+        }
         for name in self.jobs.keys().cloned().collect::<Vec<_>>() {
             self.advance(&name);
         }
@@ -414,6 +493,45 @@ impl World {
             since: self.now - 1000,
             report: "{}".to_owned(),
         });
+    }
+
+    /// The cluster is lost and built again from Git; the registry remembers.
+    fn built_again(&mut self) {
+        self.made += 1;
+        self.uid = format!("0000-{}", self.made);
+        self.ledger = Ledger::default();
+        self.jobs.clear();
+        self.learned.clear();
+        self.failed.clear();
+        self.reported.clear();
+        self.restore = None;
+        self.champion = self.base.clone();
+        // What counted towards limits was counted in the cluster that is gone.
+        self.log.begun.clear();
+        self.log.ended.clear();
+        self.log.gpu_seconds.clear();
+        self.log.finished.clear();
+        self.log.reported.clear();
+        self.log.built_again += 1;
+    }
+
+    /// What becomes of the Job that asks for the tag.
+    fn asked(&mut self, state: State) -> State {
+        match state {
+            State::Waiting(_) => State::Running(self.now),
+            State::Ended(end) => State::Ended(end),
+            State::Running(_) => State::Ended(match (self.trouble(6), &self.tag) {
+                (0, _) => failed("SourceUnreachable"),
+                (1, _) => said(format!("{CANARY} is no JSON")),
+                (2, Some((model, base))) => said(restored(&model.digest, &model_of(&digest(94)), base)),
+                (3, _) => End {
+                    message: Some(json!({"schema": "restore/v1", "outcome": "Untrusted", "message": "no"}).to_string()),
+                    ..failed("Error")
+                },
+                (_, Some((model, base))) => said(restored(&model.digest, model, base)),
+                (_, None) => said(json!({"schema": "restore/v1", "outcome": "Succeeded"}).to_string()),
+            }),
+        }
     }
 
     fn remove_a_job(&mut self) {
@@ -524,13 +642,14 @@ impl World {
             }),
             Kind::Retrain => self.trained(cycle),
             Kind::Gate => self.judged(cycle),
+            Kind::Publish => self.published(cycle),
         }
     }
 
     fn trained(&mut self, cycle: &Cycle) -> End {
         self.made += 1;
         let (mut made, mut base, mut manifest) = (digest(self.made), cycle.base.digest.clone(), digest(7));
-        let (mut uri, mut kind) = ("file:///mnt/model/model.gguf".to_owned(), "Merged");
+        let (mut uri, mut kind) = (None, "Merged");
         // Truth: better, the same, or worse.
         let quality =
             self.quality.get(&cycle.champion.digest).copied().unwrap_or(0.5) + self.dice.of(&[-0.1, 0.0, 0.1, 0.1]);
@@ -546,7 +665,11 @@ impl World {
                 "Succeeded"
             }
             4 => {
-                uri = "file:///mnt/model/../other".to_owned();
+                let wrong = [
+                    "file:///mnt/model/../other",
+                    "oci://registry.example/models/other@sha256:0",
+                ];
+                uri = Some(self.dice.of(&wrong).to_owned());
                 "Succeeded"
             }
             5 => {
@@ -565,11 +688,25 @@ impl World {
             _ => "Succeeded",
         };
         self.quality.entry(made.clone()).or_insert(quality);
+        let right = match &cycle.repository {
+            Some(repository) => format!("oci://{repository}@{made}"),
+            None => "file:///mnt/model/model.gguf".to_owned(),
+        };
+        let uri = uri.unwrap_or(right);
         said(
             json!({"schema": "retrain/v1", "outcome": outcome, "model": {"uri": uri, "digest": made, "baseDigest": base, "kind": kind},
                 "data": {"manifestDigest": manifest}})
             .to_string(),
         )
+    }
+
+    fn published(&mut self, cycle: &Cycle) -> End {
+        if self.trouble(3) == 0 {
+            return failed("Error");
+        }
+        let candidate = cycle.candidate.clone().expect("a candidate");
+        self.tag = Some((candidate, cycle.base.digest.clone()));
+        said(json!({"schema": "publish/v1", "outcome": "Succeeded", "digest": digest(6)}).to_string())
     }
 
     fn judged(&mut self, cycle: &Cycle) -> End {
@@ -620,6 +757,24 @@ impl World {
             ..said(words.to_string())
         }
     }
+}
+
+fn model_of(digest: &str) -> Model {
+    Model {
+        uri: format!("oci://{REPOSITORY}@{digest}"),
+        digest: digest.to_owned(),
+        ..model(1)
+    }
+}
+
+fn restored(digest: &str, model: &Model, base: &str) -> String {
+    let base = Model {
+        digest: base.to_owned(),
+        ..self::model(1)
+    };
+    json!({"schema": "restore/v1", "outcome": "Succeeded", "digest": digest, "lineage": {"model": model, "base": base,
+        "championDigest": "", "cycleId": "0", "policy": "watch", "policyUid": "another", "manifestDigest": "", "gate": []}})
+    .to_string()
 }
 
 fn said(message: String) -> End {

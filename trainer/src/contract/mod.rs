@@ -6,11 +6,13 @@
 mod arguments;
 pub mod check;
 mod files;
+mod items;
 mod suites;
 mod words;
 
 pub use arguments::parse_json;
 pub use files::{Sha256Sum, clean_path, sha256_of_file, write_atomically, write_bytes};
 pub(crate) use files::{hex, sync_directory_of};
-pub use suites::{check_item, suites_digest};
+pub(crate) use items::{ItemsError, Placed, read_items};
+pub use suites::{check_item, check_question, suites_digest};
 pub use words::{fail, failure, leave, message, retry, words};

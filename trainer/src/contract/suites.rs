@@ -29,16 +29,25 @@ pub fn suites_digest(directory: &Path) -> std::io::Result<String> {
     Ok(format!("sha256:{}", sum.hex()))
 }
 
-/// Reads an item of a suite.
+/// Reads an item that only asks, whether or not it says what is right.
 ///
 /// # Errors
 /// What is wrong with it and what to do, without quoting it.
-pub fn check_item(line: &str) -> Result<SuiteItem, String> {
+pub fn check_question(line: &str) -> Result<SuiteItem, String> {
     let item: SuiteItem = serde_json::from_str(line)
         .map_err(|error| format!("is no item of {GATE_CONTRACT} (column {})", error.column()))?;
     if item.messages.is_empty() && item.prompt.is_none() {
         return Err("asks nothing; give it messages or prompt".to_owned());
     }
+    Ok(item)
+}
+
+/// Reads an item of a suite.
+///
+/// # Errors
+/// What is wrong with it and what to do, without quoting it.
+pub fn check_item(line: &str) -> Result<SuiteItem, String> {
+    let item = check_question(line)?;
     if item.answer.is_none() && item.exact.is_none() && item.regex.is_none() {
         return Err("says nothing of the right answer; give it answer, exact or regex".to_owned());
     }
@@ -91,5 +100,9 @@ mod tests {
             let why = check_item(line).expect_err("refused");
             assert!(why.contains(part) && !why.contains("secret"), "{why}");
         }
+        let asked = r#"{"prompt":"a"}"#;
+        assert!(check_question(asked).is_ok() && check_item(asked).is_err());
+        let nothing = check_question(r#"{"answer":"secret"}"#).expect_err("refused");
+        assert!(nothing.contains("asks nothing"), "{nothing}");
     }
 }

@@ -1,14 +1,12 @@
-//! The user's own suites.
+//! The user's own suites, and sets of prompts that must not be learned.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use perennial_crds::retrain::SuiteItem;
 
 use super::error::PrepareError;
-use crate::contract::check_item;
+use crate::contract::{ItemsError, check_item, check_question, read_items};
 
 /// Reads the suites of these names: a folder each, in which every file holds an item a line.
 ///
@@ -17,13 +15,7 @@ use crate::contract::check_item;
 pub fn read(directory: &Path, names: &[String]) -> Result<BTreeMap<String, Vec<SuiteItem>>, PrepareError> {
     let mut suites = BTreeMap::new();
     for name in names {
-        let folder = directory.join(name);
-        let mut items = Vec::new();
-        for path in files(&folder, name)? {
-            let text = fs::read(&path).map_err(PrepareError::io("read", &path))?;
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            parse(&text, name, &file, &mut items)?;
-        }
+        let items = items(directory, name, "suite", check_item)?;
         if items.is_empty() {
             return Err(PrepareError::Rejected(format!(
                 "the suite {name} has no items: give its ConfigMap a key with one JSON object a line"
@@ -34,43 +26,38 @@ pub fn read(directory: &Path, names: &[String]) -> Result<BTreeMap<String, Vec<S
     Ok(suites)
 }
 
-/// The keys of a ConfigMap are files, which lead to a hidden folder.
-fn files(folder: &Path, name: &str) -> Result<Vec<PathBuf>, PrepareError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(PrepareError::Rejected(format!("the suite {name} is not there")));
-        }
-        entries => entries.map_err(PrepareError::io("read", folder))?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(PrepareError::io("read", folder))?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && path.is_file() {
-            files.push(path);
-        }
+/// Reads the prompts of the sets of these names, which lie beside the suites and need no answer. A set may be empty, because
+/// nothing is judged by it.
+///
+/// # Errors
+/// [`PrepareError::Rejected`] when a set is not there or a line is none: what must not be learned is then not known.
+pub fn read_excluded(directory: &Path, names: &[String]) -> Result<Vec<SuiteItem>, PrepareError> {
+    let mut prompts = Vec::new();
+    for name in names {
+        prompts.extend(items(directory, name, "set of prompts", check_question)?);
     }
-    files.sort_unstable();
-    Ok(files)
+    Ok(prompts)
 }
 
-fn parse(text: &[u8], suite: &str, file: &str, items: &mut Vec<SuiteItem>) -> Result<(), PrepareError> {
-    let rejected = |line: usize, problem: &str| {
-        PrepareError::Rejected(format!("line {line} of {file} of the suite {suite} {problem}"))
-    };
-    for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
-        let line = std::str::from_utf8(line).map_err(|_| rejected(number, "is no UTF-8"))?;
-        if !line.trim().is_empty() {
-            items.push(check_item(line).map_err(|problem| rejected(number, &problem))?);
+fn items(
+    directory: &Path,
+    name: &str,
+    kind: &str,
+    check: impl Fn(&str) -> Result<SuiteItem, String>,
+) -> Result<Vec<SuiteItem>, PrepareError> {
+    let read = read_items(&directory.join(name), check).map_err(|error| match error {
+        ItemsError::Missing => PrepareError::Rejected(format!("the {kind} {name} is not there")),
+        ItemsError::Wrong { file, line, problem } => {
+            PrepareError::Rejected(format!("line {line} of {file} of the {kind} {name} {problem}"))
         }
-    }
-    Ok(())
+        ItemsError::Io { path, source } => PrepareError::io("read", &path)(source),
+    })?;
+    Ok(read.into_iter().map(|placed| placed.item).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -122,5 +109,33 @@ mod tests {
         );
         let missing = read(Path::new("/does/not/exist"), &["golden".to_owned()]).expect_err("refused");
         assert!(matches!(missing, PrepareError::Rejected(_)));
+    }
+
+    #[test]
+    fn sets_of_prompts_need_no_answer_and_all_of_them_count() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write = |set: &str, text: &str| {
+            fs::create_dir_all(directory.path().join(set)).expect("a folder");
+            fs::write(directory.path().join(set).join("prompts"), text).expect("written");
+        };
+        let sets = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            read_excluded(directory.path(), &names).map_err(|error| error.to_string())
+        };
+        write("one", "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"answer\":\"c\"}\n");
+        write("two", "{\"messages\":[{\"role\":\"user\",\"content\":\"d\"}]}");
+        write("none", "\n");
+        assert_eq!(sets(&["one", "none", "two"]).expect("prompts").len(), 3);
+        assert!(sets(&[]).expect("none").is_empty());
+        write("wrong", "{\"answer\":\"secret\"}");
+        let why = sets(&["one", "wrong"]).expect_err("refused");
+        assert_eq!(
+            why,
+            "line 1 of prompts of the set of prompts wrong asks nothing; give it messages or prompt"
+        );
+        assert_eq!(
+            sets(&["other"]).expect_err("refused"),
+            "the set of prompts other is not there"
+        );
     }
 }

@@ -29,6 +29,8 @@ pub struct Records {
     pub unlabelled: u64,
     /// The user's own suites.
     pub own: BTreeMap<String, Vec<SuiteItem>>,
+    /// Prompts that are neither trained on nor judged by.
+    pub excluded: Vec<SuiteItem>,
 }
 
 /// What was decided.
@@ -61,7 +63,8 @@ pub fn plan(records: Records, settings: &PrepareSettings) -> Result<Prepared, Re
         no_label: records.unlabelled + unusable,
         ..Excluded::default()
     };
-    let own: BTreeSet<PromptHash> = records.own.values().flatten().filter_map(Asks::hash).collect();
+    let known = records.own.values().flatten().chain(&records.excluded);
+    let own: BTreeSet<PromptHash> = known.filter_map(Asks::hash).collect();
     excluded.own_suites = leave_out(&mut found, &own);
     let held = hold_out(&found, settings);
     excluded.held_out = leave_out(&mut found, &held.prompts);
@@ -159,7 +162,7 @@ fn enough(rows: &[Row], held: &HeldOut, excluded: &Excluded, settings: &PrepareS
     let include: Vec<String> = settings.include.iter().map(|kind| format!("{kind:?}")).collect();
     Err(Rejected(format!(
         "{} records may be trained on and {fewest} are needed; left out were {} without one of {}, {} held out, {} of requesters \
-         beyond {} %, {} in suites of yours, {} that were there twice",
+         beyond {} %, {} in suites of yours or among prompts of probes, {} that were there twice",
         rows.len(),
         excluded.no_label,
         include.join(", "),

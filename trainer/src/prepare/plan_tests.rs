@@ -16,6 +16,7 @@ fn settings() -> PrepareSettings {
         hold_out: 10,
         recent_suites: vec!["recent".to_owned()],
         own_suites: vec!["own".to_owned()],
+        excluded_sets: Vec::new(),
         min_records: 2,
         seed: 7,
     }
@@ -173,6 +174,43 @@ fn prompts_of_own_suites_are_never_trained_on() {
     for answer in ["corrected 3", "corrected 4"] {
         assert!(!answers(&prepared).contains(&answer) && !held.contains(&answer));
     }
+}
+
+#[test]
+fn prompts_of_probes_are_neither_trained_on_nor_judged_by() {
+    let probe = |prompt: &str| SuiteItem {
+        answer: None,
+        ..item(prompt)
+    };
+    let without = plan(corrected(40), &settings()).expect("enough");
+    let mut records = corrected(40);
+    // All that would be held out, but for a letter and a space; and one that is learned.
+    let mut asked: Vec<String> = without
+        .held_out
+        .iter()
+        .map(|item| format!(" {}", item.messages[0].content.to_uppercase()))
+        .collect();
+    asked.push(all(&without)[0].messages[0].content.clone());
+    records.excluded = asked.iter().map(|prompt| probe(prompt)).collect();
+    let prepared = plan(records.clone(), &settings()).expect("enough");
+    assert_eq!(prepared.excluded.own_suites, 11);
+    assert_eq!((prepared.held_out.len(), all(&prepared).len()), (10, 19));
+    let forbidden: BTreeSet<String> = asked.iter().map(|prompt| normalised(prompt)).collect();
+    let held = prepared.held_out.iter().map(|item| &item.messages);
+    for messages in held.chain(all(&prepared).into_iter().map(|row| &row.messages)) {
+        assert!(!forbidden.contains(&normalised(&messages[0].content)));
+    }
+    // In suites of the user or asked as probes: it is the same for what is learned, and the hash says what is forbidden.
+    let mut other = corrected(40);
+    other
+        .own
+        .insert("own".to_owned(), std::mem::take(&mut records.excluded));
+    assert_eq!(plan(other, &settings()).expect("enough"), prepared);
+    let mut more = corrected(40);
+    more.excluded = vec![probe("never asked by anybody")];
+    let more = plan(more, &settings()).expect("enough");
+    assert_ne!(more.evaluation_hash, without.evaluation_hash);
+    assert_eq!((more.train, more.held_out), (without.train, without.held_out));
 }
 
 #[test]

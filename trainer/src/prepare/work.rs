@@ -30,6 +30,7 @@ pub fn execute(arguments: &Arguments) -> Result<PrepareResult, PrepareError> {
 
 fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareResult, PrepareError> {
     let own = golden::read(&arguments.golden, &settings.own_suites)?;
+    let excluded = golden::read_excluded(&arguments.golden, &settings.excluded_sets)?;
     let read = read::read(&arguments.capture, settings)?;
     tracing::info!(
         cycle = settings.cycle_id,
@@ -48,6 +49,7 @@ fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareR
         opinions: read.opinions,
         unlabelled: read.unlabelled,
         own: own.clone(),
+        excluded,
     };
     let prepared =
         plan(records, settings).map_err(|Rejected(why)| PrepareError::Rejected(format!("{why}{damaged}")))?;
@@ -71,14 +73,18 @@ fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareR
 
 fn check(settings: &PrepareSettings) -> Result<(), String> {
     let mut names: Vec<&String> = settings.own_suites.iter().chain(&settings.recent_suites).collect();
-    let plain = |name: &&String| {
+    let plain = |name: &str, more: &[u8]| {
         !name.is_empty()
             && name
                 .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || more.contains(&byte))
     };
-    if !names.iter().all(plain) {
+    if !names.iter().all(|name| plain(name, b"-")) {
         return Err("a suite's name is not made of small letters, digits and -".to_owned());
+    }
+    // With a character of their own, so that a set can have a name that no suite has.
+    if !settings.excluded_sets.iter().all(|name| plain(name, b"-_")) {
+        return Err("the name of a set of prompts is not made of small letters, digits, - and _".to_owned());
     }
     let all = names.len();
     names.sort_unstable();

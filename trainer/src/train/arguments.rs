@@ -38,7 +38,7 @@ pub struct Arguments {
     /// Where checkpoints and the result go.
     #[arg(long, env = "RETRAIN_OUTPUT_DIR", value_name = "DIRECTORY", default_value = OUTPUT_DIRECTORY)]
     pub output_dir: PathBuf,
-    /// What serving pods call that directory.
+    /// What serving pods call that directory, or the repository to which the model is pushed: oci://HOST/REPOSITORY.
     #[arg(long, env = "RETRAIN_OUTPUT_URI", value_name = "URI")]
     pub output_uri: String,
     /// Seconds from the start until the result must be there; the best so far is taken then.

@@ -59,7 +59,8 @@ pub fn digest_of(path: &Path, cancel: &CancellationToken) -> Result<String, Load
     Ok(resolved.digest)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, LoadError> {
+/// For what waits for others.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, LoadError> {
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
     built.map_err(|error| LoadError::Internal {
         problem: format!("no runtime: {error}"),

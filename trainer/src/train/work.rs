@@ -1,23 +1,23 @@
 //! One training from its arguments to its result.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use perennial_crds::retrain::{ModelKind, Outcome, RETRAIN_CONTRACT, RetrainResult, TrainedModel, UsedData};
 use perennial_engine::model::Format;
 use perennial_loader::Digest;
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{Arguments, MergedType};
 use super::base::Base;
-use super::checkpoint::{Checkpoint, Record, State, VERSION};
+use super::checkpoint::{Checkpoint, State, VERSION};
 use super::curve::curve;
 use super::data::{self, Data, DataError};
+use super::deliver::{Parcel, Target, push};
 use super::error::TrainError;
 use super::examples::{Encoder, Examples};
 use super::fetch::{digest_of, fetch};
+use super::full::{Full, RESULT_FILE, Stored};
 use super::merge::{Width, merge};
 use super::model::{Adapter, Decoder, Layout, Weights, Workspace};
 use super::peft::store_adapter;
@@ -25,22 +25,11 @@ use super::plan::{Needs, Plan, plan};
 use super::reporter::{Reporter, Stage};
 use super::session::{Ended, Session, mean_loss};
 use super::store::store;
-use crate::contract::{message, write_bytes};
+use crate::contract::message;
 
-const RESULT_FILE: &str = "result.json";
 const ADAPTER_DIRECTORY: &str = "adapter";
 /// Share of what was gained that must be left after rounding; else wider numbers are stored.
 const KEPT_GAIN: f32 = 0.9;
-
-/// `result.json`: the result with the whole way to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Full {
-    fingerprint: String,
-    cause: String,
-    champion: String,
-    result: RetrainResult,
-    record: Record,
-}
 
 /// Trains. `interrupted` is asked with the number of finished steps whether to stop and leave a checkpoint.
 ///
@@ -58,6 +47,7 @@ pub fn execute(
             "the contract {told} is not known; {RETRAIN_CONTRACT} is"
         )));
     }
+    let target = Target::read(arguments)?;
     let output = &arguments.output_dir;
     std::fs::create_dir_all(output).map_err(TrainError::io("create", output))?;
     let (cause, cycle, champion) = (&arguments.cause, &arguments.cycle_id, &arguments.champion_uri);
@@ -68,9 +58,9 @@ pub fn execute(
         Err(DataError::Io { path, source }) => return Err(TrainError::io("read", path)(source)),
     };
     let fingerprint = fingerprint(arguments, &data)?;
-    if let Some(result) = finished(output, &fingerprint, cancel) {
+    if let Some(full) = Full::read(output, &fingerprint, cancel) {
         tracing::info!("the result of an earlier try is here already");
-        return Ok(result);
+        return deliver(full, &target, arguments, cancel);
     }
     let mut reporter = Reporter::new(output);
     reporter.stage(Stage::Fetching);
@@ -100,7 +90,40 @@ pub fn execute(
         checkpoint: Checkpoint::new(output, fingerprint.clone()),
         fingerprint,
     };
-    training.run(&mut reporter)
+    let full = training.run(&mut reporter)?;
+    let result = deliver(full, &target, arguments, cancel)?;
+    reporter.stage(Stage::Finished);
+    Ok(result)
+}
+
+/// Brings a stored model where it is asked for, and says so in the result.
+fn deliver(
+    mut full: Full,
+    target: &Target,
+    arguments: &Arguments,
+    cancel: &CancellationToken,
+) -> Result<RetrainResult, TrainError> {
+    let (Some(stored), Some(model)) = (&full.stored, &mut full.result.model) else {
+        return Ok(full.result);
+    };
+    let before = model.clone();
+    (model.uri, model.digest) = match target {
+        Target::Volume(uri) => (format!("{uri}/{}", stored.name), stored.digest.clone()),
+        Target::Registry(repository, tag) => {
+            let data = full.result.data.as_ref();
+            let parcel = Parcel {
+                path: &arguments.output_dir.join(&stored.name),
+                data_digest: data.map_or("", |data| &data.manifest_digest),
+                said: &full.result.message,
+            };
+            let pushed = push(&parcel, repository, tag, arguments, cancel)?;
+            (pushed.uri, pushed.digest)
+        }
+    };
+    if *model != before {
+        full.write(&arguments.output_dir)?;
+    }
+    Ok(full.result)
 }
 
 /// What decides the result, but for threads and memory.
@@ -131,20 +154,6 @@ fn result(outcome: Outcome, why: &str) -> RetrainResult {
         result_path: None,
         message: message(why),
     }
-}
-
-/// The result of an earlier pod, if its bytes are still what they were.
-fn finished(output: &Path, fingerprint: &str, cancel: &CancellationToken) -> Option<RetrainResult> {
-    let text = std::fs::read(output.join(RESULT_FILE)).ok()?;
-    let full: Full = serde_json::from_slice(&text)
-        .ok()
-        .filter(|full: &Full| full.fingerprint == fingerprint)?;
-    let Some(model) = &full.result.model else {
-        return Some(full.result);
-    };
-    let name = model.uri.rsplit_once('/').map(|(_, name)| name)?;
-    let digest = digest_of(&output.join(name), cancel).ok()?;
-    (digest == model.digest).then_some(full.result)
 }
 
 fn examples(arguments: &Arguments, base: &Base, data: &Data) -> (Examples, Examples) {
@@ -178,7 +187,7 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
-    fn run(&self, reporter: &mut Reporter) -> Result<RetrainResult, TrainError> {
+    fn run(&self, reporter: &mut Reporter) -> Result<Full, TrainError> {
         let learning = &self.arguments.learning;
         let config = &self.base.description.config;
         let layout = Layout::new(
@@ -219,11 +228,18 @@ impl Training<'_> {
         // What was kept of the last batch makes room for the merged model.
         drop(workspace);
         reporter.stage(Stage::Writing);
-        let result = self.conclude(&mut decoder, &layout, &state, ended, &plan)?;
-        self.write(&result, state.record)?;
+        let (result, stored) = self.conclude(&mut decoder, &layout, &state, ended, &plan)?;
+        let full = Full {
+            fingerprint: self.fingerprint.clone(),
+            cause: self.arguments.cause.clone(),
+            champion: self.arguments.champion_uri.clone(),
+            result,
+            stored,
+            record: state.record,
+        };
+        full.write(&self.arguments.output_dir)?;
         self.checkpoint.remove();
-        reporter.stage(Stage::Finished);
-        Ok(result)
+        Ok(full)
     }
 
     fn plan(&self, layout: &Layout) -> Result<Plan, TrainError> {
@@ -255,7 +271,7 @@ impl Training<'_> {
         state: &State,
         ended: Ended,
         plan: &Plan,
-    ) -> Result<RetrainResult, TrainError> {
+    ) -> Result<(RetrainResult, Option<Stored>), TrainError> {
         let mut metrics = self.metrics(state, ended);
         let record = &state.record;
         let (start, best) = (record.measurements.first(), record.best());
@@ -265,7 +281,7 @@ impl Training<'_> {
         };
         let Some((start, best)) = gained else {
             let said = "no step lowered the loss on the validation rows";
-            return Ok(self.with(result(Outcome::NoImprovement, said), metrics));
+            return Ok((self.with(result(Outcome::NoImprovement, said), metrics), None));
         };
         let adapter = Adapter {
             layout,
@@ -275,7 +291,7 @@ impl Training<'_> {
         metrics.insert("mergedLoss".to_owned(), format!("{merged:.4}"));
         if merged.is_nan() || merged >= start {
             let said = "what was learned is lost when the merged model's numbers are rounded";
-            return Ok(self.with(result(Outcome::NoImprovement, said), metrics));
+            return Ok((self.with(result(Outcome::NoImprovement, said), metrics), None));
         }
         let output = &self.arguments.output_dir;
         let asked = self.arguments.learning.merged_type;
@@ -287,19 +303,23 @@ impl Training<'_> {
             alpha,
             &output.join(ADAPTER_DIRECTORY),
         )?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let stored = Stored {
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            digest: digest_of(&path, self.cancel)?,
+        };
         let said = format!("the loss on the validation rows fell from {start:.4} to {merged:.4}");
         let result = RetrainResult {
             model: Some(TrainedModel {
-                uri: format!("{}/{name}", self.arguments.output_uri.trim_end_matches('/')),
-                digest: digest_of(&path, self.cancel)?,
+                uri: format!("file://{}", path.display()),
+                digest: stored.digest.clone(),
                 base_digest: self.arguments.base_model_digest.clone(),
                 kind: ModelKind::Merged,
             }),
             ..result(Outcome::Succeeded, &said)
         };
         let curve = Some(curve(record));
-        Ok(self.with(RetrainResult { curve, ..result }, metrics))
+        let result = self.with(RetrainResult { curve, ..result }, metrics);
+        Ok((result, Some(stored)))
     }
 
     /// Merges in the asked type, or in a wider one if too much is lost in it. Returns which, and the loss with it.
@@ -361,19 +381,5 @@ impl Training<'_> {
             result_path: Some(RESULT_FILE.to_owned()),
             ..result
         }
-    }
-
-    fn write(&self, result: &RetrainResult, record: Record) -> Result<(), TrainError> {
-        let path = self.arguments.output_dir.join(RESULT_FILE);
-        let full = Full {
-            fingerprint: self.fingerprint.clone(),
-            cause: self.arguments.cause.clone(),
-            champion: self.arguments.champion_uri.clone(),
-            result: result.clone(),
-            record,
-        };
-        let json = serde_json::to_vec_pretty(&full).map_err(std::io::Error::from);
-        let written = json.and_then(|json| write_bytes(&path, &json));
-        written.map_err(TrainError::io("write", path))
     }
 }

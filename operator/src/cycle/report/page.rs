@@ -162,6 +162,7 @@ fn lineage(html: &mut String, report: &Report) {
             Kind::Prepare => "data frozen",
             Kind::Retrain => "trained",
             Kind::Gate => "judged",
+            Kind::Publish => "published",
         };
         row(name, &time(*ended));
     }

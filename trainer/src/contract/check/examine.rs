@@ -5,6 +5,7 @@ use std::path::Path;
 use perennial_crds::retrain::{
     EXIT_RETRY, MAX_MESSAGE_BYTES, ModelKind, Outcome, RETRAIN_CONTRACT, RetrainResult, TrainedModel,
 };
+use perennial_loader::Digest;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -175,6 +176,16 @@ async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken
     };
     checks.hold("it can be served", merged);
     let uri = run.variable("RETRAIN_OUTPUT_URI");
+    if uri.starts_with("oci://") {
+        checks.hold("it is pinned in RETRAIN_OUTPUT_URI", pinned(uri, model));
+        checks.add(
+            "its digest is that of its bytes",
+            State::Skipped,
+            "registries are not asked here; in the cluster, verify pulls it before the gate",
+        );
+        note_unchanged(model, base, checks);
+        return;
+    }
     let below = model.uri.strip_prefix(uri).and_then(|rest| rest.strip_prefix('/'));
     let Some(below) = below.filter(|below| clean_path(below) && !below.split('/').any(|part| matches!(part, "" | ".")))
     else {
@@ -210,6 +221,10 @@ async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken
         false => Err(format!("its bytes have {}", found.digest)),
     });
     checks.hold("its digest is that of its bytes", same);
+    note_unchanged(model, base, checks);
+}
+
+fn note_unchanged(model: &TrainedModel, base: &str, checks: &mut Checks) {
     if model.digest == base {
         checks.add(
             "it is another model",
@@ -217,6 +232,21 @@ async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken
             "it is the model that was given: a cycle would end with NoImprovement",
         );
     }
+}
+
+/// Whether a model in a registry is named by the digest of its manifest.
+fn pinned(repository: &str, model: &TrainedModel) -> Result<(), String> {
+    let repository = repository.trim_end_matches('/');
+    let digest: Digest = model
+        .digest
+        .parse()
+        .map_err(|_| "model.digest is not sha256: and 64 hex digits".to_owned())?;
+    if model.digest != digest.to_string() || model.uri != format!("{repository}@{digest}") {
+        return Err(format!(
+            "model.uri must be {repository}@ and model.digest, the digest of the manifest that was pushed"
+        ));
+    }
+    Ok(())
 }
 
 fn there(run: &Run) -> Result<(), String> {
