@@ -1,10 +1,16 @@
 //! What the pods of all Jobs that the operator makes have in common: they may do little, and their last words are a file. Pure.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, EnvVar, KeyToPath, PodSecurityContext,
-    PodSpec, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    PodSpec, PodTemplateSpec, SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
 use perennial_crds::serving::TERMINATION_PATH;
+use perennial_crds::{DriftPolicy, POLICY_LABEL};
 
 use crate::deployment::build::Environment;
 use crate::deployment::validate::plain;
@@ -58,6 +64,51 @@ pub(crate) fn pod(container: Container, volumes: Vec<Volume>) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         ..PodSpec::default()
+    }
+}
+
+/// Labels of a Job of a policy.
+pub(crate) fn labels(policy: &DriftPolicy, component: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (
+            "app.kubernetes.io/managed-by".to_owned(),
+            "perennial-operator".to_owned(),
+        ),
+        ("app.kubernetes.io/component".to_owned(), component.to_owned()),
+        (POLICY_LABEL.to_owned(), policy.name_any()),
+    ])
+}
+
+/// A small Job of a policy that belongs to no cycle: so many tries, and gone so many seconds after its end.
+pub(crate) fn small_job(
+    policy: &DriftPolicy,
+    name: String,
+    component: &str,
+    (tries, keep): (i32, i32),
+    pod: PodSpec,
+) -> Job {
+    let labels = labels(policy, component);
+    Job {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: policy.namespace(),
+            labels: Some(labels.clone()),
+            owner_references: policy.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(JobSpec {
+            backoff_limit: Some(tries),
+            ttl_seconds_after_finished: Some(keep),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod),
+            },
+            ..JobSpec::default()
+        }),
+        status: None,
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Metrics {
     policies: IntGaugeVec,
     pane_reads: IntCounterVec,
     panes_lost: IntCounter,
+    probe_runs: IntCounterVec,
     cycles: IntCounterVec,
     gpu_seconds: IntCounter,
 }
@@ -165,6 +166,11 @@ impl Metrics {
                 &["result"],
             )?,
             panes_lost,
+            probe_runs: counter(
+                "perennial_drift_probe_runs_total",
+                "Runs of fixed prompts that ended, by what they said (learning, same, changed, failed).",
+                &["verdict"],
+            )?,
             cycles: counter(
                 "perennial_drift_cycles_total",
                 "Cycles of retraining that ended, by outcome (Promoted, Rejected, RolledBack, Failed, Superseded, Withdrawn).",
@@ -276,6 +282,11 @@ impl Metrics {
     /// Counts lost panes.
     pub fn lost_panes(&self, panes: u64) {
         self.panes_lost.inc_by(panes);
+    }
+
+    /// Counts a run of fixed prompts that ended.
+    pub fn probe_run(&self, verdict: &str) {
+        self.probe_runs.with_label_values(&[verdict]).inc();
     }
 
     /// Counts a cycle that ended.

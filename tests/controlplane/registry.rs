@@ -141,11 +141,13 @@ fn a_proposal_is_tagged_and_a_tag_that_cannot_be_written_changes_nothing_else() 
         let denied = json!({"schema": "publish/v1", "outcome": "Untrusted", "message": "the credentials may not push"});
         play(world, script(&nothing(), Play::Ended(1, denied.to_string()))).await;
         let _operator = world.operator().await?;
-        let said = says(world, "CandidateAvailable", "True", "Proposed").await?;
-        ensure!(
-            said.contains("its tag could not be written: the credentials may not push"),
-            "{said}"
-        );
+        perennial_tests::waiting::until(60, "the tag is told of", async || {
+            let said = says(world, "CandidateAvailable", "True", "Proposed").await?;
+            let told = said.contains("its tag could not be written: the credentials may not push");
+            ensure!(told, "{said}");
+            Ok(())
+        })
+        .await?;
         let candidate = status(world)
             .await?
             .cycle

@@ -55,8 +55,8 @@ fn policy(tag: &str) -> Value {
 
 /// Prompts of which nobody asks but the probes.
 async fn fixed_prompts(bed: &Bed) {
-    let lines: Vec<String> = (0..32)
-        .map(|number| json!({"prompt": format!("Which number comes after {number}?"), "maxTokens": 16}).to_string())
+    let lines: Vec<String> = (0..8)
+        .map(|number| json!({"prompt": format!("Which number comes after {number}?"), "maxTokens": 4}).to_string())
         .collect();
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixed-prompts"},
         "data": {"prompts.jsonl": lines.join("\n")}});

@@ -207,6 +207,7 @@ impl Entry {
         let tools = probes::drive::Tools {
             writer: &hands.writer,
             environment: &hands.environment,
+            metrics: &hands.metrics,
         };
         let drifted = self.memory.as_ref().and_then(Memory::drifted_since);
         self.prober

@@ -65,6 +65,14 @@ pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> 
             _ => {}
         }
     }
+    let regressed = |status: &DriftPolicyStatus| {
+        reason(status, ConditionType::ServingChanged) == Reason::ServingRegression.as_str()
+    };
+    match (regressed(old), regressed(new)) {
+        (false, true) => tell(true, "ServingRegression", said(ConditionType::ServingChanged)),
+        (true, false) => tell(false, "ServingRestored", said(ConditionType::ServingChanged)),
+        _ => {}
+    }
     if let Some((warning, reason, note)) = cycle(old, new) {
         tell(warning, reason, note);
     }

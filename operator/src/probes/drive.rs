@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Resource;
 use perennial_crds::{DriftPolicy, LLMDeployment};
+use perennial_drift::cause::Probes;
 use perennial_drift::policy::Policy;
 
 use super::memory::{Memory, Said};
@@ -16,6 +17,7 @@ use crate::deployment::validate::validate;
 use crate::drift::status::Trouble;
 use crate::drift::target::Target;
 use crate::index::Owner;
+use crate::metrics::Metrics;
 
 /// What a look works with.
 pub struct Tools<'a> {
@@ -23,6 +25,8 @@ pub struct Tools<'a> {
     pub writer: &'a Writer,
     /// Settings of the operator.
     pub environment: &'a Environment,
+    /// Counts.
+    pub metrics: &'a Metrics,
 }
 
 /// The probes of one policy between two looks. Nothing is in it that is not stored.
@@ -93,6 +97,7 @@ impl Prober {
         if memory != stored {
             let map = record::map(policy, &memory).map_err(|error| Trouble::Store(error.to_string()))?;
             tools.writer.keep(owner, &map).await.map_err(trouble)?;
+            note(owner, &stored, &memory, tools);
         }
         for action in actions {
             match action {
@@ -124,6 +129,35 @@ impl Prober {
         like.metadata.owner_references = policy.controller_owner_ref(&()).map(|owner| vec![owner]);
         let found = tools.writer.config_map(owner, &like).await.map_err(trouble)?;
         Ok(found.and_then(|map| record::read(&map)).unwrap_or_default())
+    }
+}
+
+/// Counts a run that ended, and logs when the service begins or ceases to answer otherwise.
+fn note(owner: &Owner, before: &Memory, now: &Memory, tools: &Tools<'_>) {
+    if now.failure.is_some() && now.failure != before.failure {
+        tools.metrics.probe_run("failed");
+    }
+    if (now.known.runs, now.known.last) == (before.known.runs, before.known.last) {
+        return;
+    }
+    let changed = |memory: &Memory| {
+        memory
+            .verdict()
+            .is_some_and(|verdict| verdict.probes == Probes::Changed)
+    };
+    tools.metrics.probe_run(match now.verdict() {
+        None => "learning",
+        Some(_) if changed(now) => "changed",
+        Some(_) => "same",
+    });
+    if changed(before) != changed(now) {
+        let (namespace, name, changed) = (&owner.namespace, &owner.name, changed(now));
+        tracing::info!(
+            namespace,
+            name,
+            changed,
+            "Fixed prompts say something else of the service."
+        );
     }
 }
 

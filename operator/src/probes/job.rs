@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
+use perennial_crds::DriftPolicy;
 use perennial_crds::probe::PROMPTS_DIRECTORY;
 use perennial_crds::serving::TERMINATION_PATH;
-use perennial_crds::{DriftPolicy, POLICY_LABEL};
 
 use crate::deployment::build::Environment;
 use crate::deployment::validate::{Validated, plain};
-use crate::job_pod::{config_map, container, mount, pod};
+use crate::job_pod::{config_map, container, mount, pod, small_job};
 
 /// Tries of a run.
 const RETRIES: i32 = 2;
@@ -41,14 +40,6 @@ pub fn job(
     environment: &Environment,
     number: u64,
 ) -> Job {
-    let labels = BTreeMap::from([
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            "perennial-operator".to_owned(),
-        ),
-        ("app.kubernetes.io/component".to_owned(), "probe".to_owned()),
-        (POLICY_LABEL.to_owned(), policy.name_any()),
-    ]);
     let variables = vec![
         plain("PROBE_URL", address),
         plain("PROBE_MODEL", &target.model_name),
@@ -71,26 +62,6 @@ pub fn job(
     });
     let mut pod = pod(container, vec![config_map(VOLUME, prompts)]);
     pod.active_deadline_seconds = Some(DEADLINE);
-    Job {
-        metadata: ObjectMeta {
-            name: Some(name(&policy.name_any(), number)),
-            namespace: policy.namespace(),
-            labels: Some(labels.clone()),
-            owner_references: policy.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(JobSpec {
-            backoff_limit: Some(RETRIES),
-            ttl_seconds_after_finished: Some(KEEP),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(labels),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod),
-            },
-            ..JobSpec::default()
-        }),
-        status: None,
-    }
+    let name = name(&policy.name_any(), number);
+    small_job(policy, name, "probe", (RETRIES, KEEP), pod)
 }

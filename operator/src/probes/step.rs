@@ -80,11 +80,18 @@ enum Turn {
 }
 
 fn turn(memory: &mut Memory, asking: &Asking, observed: &Observed, policy: &Policy) -> Turn {
-    // The pods that answered are gone, or another model answers now.
-    if observed.revision.as_ref() != Some(&asking.revision) {
+    // Another model answers now.
+    if observed
+        .revision
+        .as_ref()
+        .is_some_and(|revision| *revision != asking.revision)
+    {
         return Turn::GivenUp;
     }
     match &observed.job {
+        // While something is being rolled out nobody knows yet whose answers they are.
+        Some(State::Ended(_)) if observed.revision.is_none() && observed.now <= asking.begun + PATIENCE => Turn::Stays,
+        Some(State::Ended(_)) if observed.revision.is_none() => Turn::GivenUp,
         Some(State::Ended(end)) => {
             match answers(end) {
                 Ok(answers) => memory.take(asking, answers, policy),
@@ -101,6 +108,7 @@ fn turn(memory: &mut Memory, asking: &Asking, observed: &Observed, policy: &Poli
             Turn::GivenUp
         }
         Some(_) => Turn::Stays,
+        None if observed.revision.is_none() => Turn::GivenUp,
         None => Turn::Missing,
     }
 }

@@ -18,11 +18,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, ResourceRe
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
+use perennial_crds::DriftPolicy;
 use perennial_crds::llm_deployment::ResourcesSpec;
 use perennial_crds::retrain::{CANDIDATE_DIRECTORY, EXIT_RETRY};
 use perennial_crds::retraining::{OCIOutput, RetrainingSpec};
 use perennial_crds::serving::{SCRATCH_DIRECTORY, TERMINATION_PATH};
-use perennial_crds::{DriftPolicy, POLICY_LABEL};
 
 use self::contract::{candidate, candidate_uri, variables};
 use self::mounts::{RECORDS, WORKSPACE, below, mounts, registry, volumes};
@@ -30,12 +30,10 @@ use super::ledger::{Cycle, Kind};
 use super::step::{cycle_path, job_name};
 use crate::deployment::build::Environment;
 use crate::deployment::validate::{Validated, plain};
-use crate::job_pod::{SCRATCH, container, mount, plain_http, pod, scratch};
+use crate::job_pod::{SCRATCH, container, labels, mount, plain_http, pod, scratch};
 
 /// Label on a Job of a cycle and on its pod: the id of the cycle.
 pub const CYCLE_LABEL: &str = "perennial.dev/drift-cycle";
-/// Label that says which Job it is.
-const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// The container of a Job that speaks the contract.
 const CONTAINER: &str = "trainer";
 /// The container that checks a candidate before it is judged.
@@ -109,18 +107,10 @@ pub fn job(kind: Kind, site: &Site<'_>, template: Option<&JobTemplateSpec>) -> R
         (_, Some(template)) => theirs(kind, site, template)?,
     };
     let name = job_name(&site.policy.name_any(), kind, &site.cycle.id);
-    let labels = BTreeMap::from([
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            "perennial-operator".to_owned(),
-        ),
-        (COMPONENT_LABEL.to_owned(), kind.word().to_owned()),
-        (POLICY_LABEL.to_owned(), site.policy.name_any()),
-        (CYCLE_LABEL.to_owned(), site.cycle.id.clone()),
-    ]);
+    let mut labels = labels(site.policy, kind.word());
+    labels.insert(CYCLE_LABEL.to_owned(), site.cycle.id.clone());
     let metadata = spec.template.metadata.get_or_insert_default();
     metadata.labels.get_or_insert_default().extend(labels.clone());
-    let mut labels = labels;
     if let Some(queue) = site.retraining.queue_name.as_ref().filter(|_| kind.is_of_users()) {
         labels.insert("kueue.x-k8s.io/queue-name".to_owned(), queue.clone());
         spec.suspend = Some(true);

@@ -1,22 +1,19 @@
 //! Jobs that speak to a registry alone: one writes the tag of a better model, one asks what it names. Pure.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Resource, ResourceExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::EnvVar;
+use kube::ResourceExt;
+use perennial_crds::DriftPolicy;
 use perennial_crds::publish::MAX_LINEAGE_BYTES;
 use perennial_crds::retraining::OCIOutput;
 use perennial_crds::serving::{REGISTRY_AUTH_DIRECTORY, TERMINATION_PATH};
-use perennial_crds::{DriftPolicy, POLICY_LABEL};
 
-use super::{COMPONENT_LABEL, CONTAINER, RETRIES, Site};
+use super::{CONTAINER, RETRIES, Site};
 use crate::cycle::lineage::Lineage;
 use crate::cycle::step::Policy;
 use crate::deployment::build::Environment;
 use crate::deployment::validate::plain;
-use crate::job_pod::{REGISTRY, container, docker_config, mount, plain_http, pod};
+use crate::job_pod::{REGISTRY, container, docker_config, mount, plain_http, pod, small_job};
 
 /// Seconds that the question may take, and that its Job stays.
 const DEADLINE: i64 = 600;
@@ -55,14 +52,6 @@ pub fn restore_name(policy: &str, attempt: u32) -> String {
 /// The Job that asks what the tag names.
 #[must_use]
 pub fn restore(policy: &DriftPolicy, output: &OCIOutput, tag: &str, environment: &Environment, attempt: u32) -> Job {
-    let labels = BTreeMap::from([
-        (
-            "app.kubernetes.io/managed-by".to_owned(),
-            "perennial-operator".to_owned(),
-        ),
-        (COMPONENT_LABEL.to_owned(), "restore".to_owned()),
-        (POLICY_LABEL.to_owned(), policy.name_any()),
-    ]);
     let mut variables = vec![
         plain("RESTORE_URI", &format!("oci://{}:{tag}", output.repository)),
         plain("RESTORE_TERMINATION_PATH", TERMINATION_PATH),
@@ -74,26 +63,6 @@ pub fn restore(policy: &DriftPolicy, output: &OCIOutput, tag: &str, environment:
     container.volume_mounts = secret.map(|_| vec![mount(REGISTRY, REGISTRY_AUTH_DIRECTORY, None, true)]);
     let mut pod = pod(container, volumes.into_iter().collect());
     pod.active_deadline_seconds = Some(DEADLINE);
-    Job {
-        metadata: ObjectMeta {
-            name: Some(restore_name(&policy.name_any(), attempt)),
-            namespace: policy.namespace(),
-            labels: Some(labels.clone()),
-            owner_references: policy.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(JobSpec {
-            backoff_limit: Some(RETRIES),
-            ttl_seconds_after_finished: Some(KEEP),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(labels),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod),
-            },
-            ..JobSpec::default()
-        }),
-        status: None,
-    }
+    let name = restore_name(&policy.name_any(), attempt);
+    small_job(policy, name, "restore", (RETRIES, KEEP), pod)
 }

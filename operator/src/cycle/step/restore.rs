@@ -1,6 +1,6 @@
 //! A model that was learned before this cluster was built: the registry still knows it.
 //!
-//! A tag is written only for what passed its gate and served. So a policy that has never begun a cycle asks for it once, and what it
+//! A tag is written only for what passed its gate. So a policy that has never begun a cycle asks for it once, and what it
 //! finds serves again if the spec still asks for the model that it was learned from.
 
 use perennial_crds::retraining::{PromotionMode, RetrainingSpec};
