@@ -41,6 +41,7 @@ fn a_child_that_was_edited_is_put_right() -> Result<()> {
         world.settled("tiny").await?;
         let revision = world.serving("tiny").await?;
         world.at_rest().await?;
+        world.at_rest().await?;
         let before = normal::state(&world.client, &world.namespace).await?;
         world
             .merge::<Service>("tiny", &json!({"spec": {"selector": {"mine": "now"}}}))
@@ -115,6 +116,8 @@ fn a_child_that_was_deleted_is_made_again() -> Result<()> {
         world.serve("tiny", &json!({})).await?;
         world.settled("tiny").await?;
         let revision = world.serving("tiny").await?;
+        // The Deployment controller tells of the pod a little later than the pod does.
+        world.at_rest().await?;
         let (before, pods) = (
             normal::state(&world.client, &world.namespace).await?,
             pod_uids(world).await?,
