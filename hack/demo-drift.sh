@@ -64,7 +64,7 @@ counts() { read -r answered failed corrected <"$work/report"; }
 
 # until_phase SECONDS WANTED WORDS...: shows how the policy gets there. WANTED is a pattern.
 until_phase() {
-	local deadline=$((SECONDS + $1)) wanted=$2 phase
+	local deadline=$((SECONDS + $1)) wanted=$2 phase message
 	while [ "$SECONDS" -lt "$deadline" ]; do
 		phase=$(policy '.status.phase // "?"')
 		# shellcheck disable=SC2053 # a pattern
@@ -72,7 +72,11 @@ until_phase() {
 		case $phase in
 		Stalled) return 1 ;;
 		Learning) say "Learning: $(policy '.status.baseline.learnedPercent // 0 | . / 10 | floor * 10') %" ;;
-		Retraining | Preparing | Evaluating | RollingOut) say "$phase: $(policy '.status.cycle.message')" ;;
+		Retraining | Preparing | Evaluating | RollingOut)
+			# Between two questions the cycle may have ended.
+			message=$(policy '.status.cycle.message // empty')
+			[ -z "$message" ] || say "$phase: $message"
+			;;
 		*) say "$phase" ;;
 		esac
 		sleep 1
