@@ -132,12 +132,13 @@ pub(crate) fn scratch() -> Volume {
     }
 }
 
-/// A ConfigMap as a volume.
-pub(crate) fn config_map(name: &str, map: &str) -> Volume {
+/// A ConfigMap as a volume. Without it a pod waits for ever, or, if it is `optional`, finds nothing.
+pub(crate) fn config_map(name: &str, map: &str, optional: bool) -> Volume {
     Volume {
         name: name.to_owned(),
         config_map: Some(ConfigMapVolumeSource {
             name: map.to_owned(),
+            optional: optional.then_some(true),
             ..ConfigMapVolumeSource::default()
         }),
         ..Volume::default()

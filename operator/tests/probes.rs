@@ -170,6 +170,14 @@ fn what_cannot_be_asked_is_told_and_is_no_answer() {
         let failure = operators.memory.failure.clone().unwrap();
         assert_eq!(failure.in_a_row as usize, number + 1);
         assert!(!failure.message.contains("perhaps"), "{}", failure.message);
+        // It is tried again before the interval is over, each time later.
+        let again = failure.at + (60 << failure.in_a_row);
+        let due = |now: i64| {
+            !step(&operators.memory, &observed(now, None), INTERVAL, &operators.terms)
+                .1
+                .is_empty()
+        };
+        assert!(!due(again - 1) && due(again));
     }
     // Silence is not health: a drift goes on waiting.
     assert_eq!(
@@ -190,11 +198,12 @@ fn runs_that_do_not_end_or_were_begun_of_another_revision_are_given_up() {
     let late = operators.look(&observed(now + 1801, Some(waits)));
     assert_eq!(late, [Action::Delete(number)]);
     assert!(operators.memory.failure.clone().unwrap().message.contains("no room"));
-    operators.look(&observed(now + INTERVAL, None));
+    operators.run(now + INTERVAL, answered(8, 0));
+    operators.look(&observed(now + 2 * INTERVAL, None));
     // While something is rolled out its answers wait; those of another revision count for nothing.
     let moving = |revision: Option<&str>, second: i64| Observed {
         revision: revision.map(str::to_owned),
-        ..observed(now + INTERVAL + second, Some(answered(8, 8)))
+        ..observed(now + 2 * INTERVAL + second, Some(answered(8, 8)))
     };
     assert_eq!(operators.look(&moving(None, 10)), []);
     assert!(operators.memory.asking.is_some());
@@ -206,7 +215,7 @@ fn runs_that_do_not_end_or_were_begun_of_another_revision_are_given_up() {
     // Other prompts are learned anew.
     let set = format!("sha256:{}", "6".repeat(64));
     let other = json!({"schema": "probe/v1", "outcome": "Succeeded", "setDigest": set, "answers": "00000000"});
-    operators.run(now + 2 * INTERVAL, said(&other.to_string()));
+    operators.run(now + 3 * INTERVAL, said(&other.to_string()));
     assert_eq!(operators.memory.said(Some("tiny-1"), None), Said::Nothing);
 }
 

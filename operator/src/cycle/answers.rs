@@ -367,7 +367,7 @@ fn failed(what: &str, end: &End) -> Answer {
 }
 
 /// The `message` in the last words of a Job, whatever it came to. Anything else that it may have left is not told on.
-pub(super) fn reason(words: Option<&str>) -> Option<String> {
+pub(crate) fn reason(words: Option<&str>) -> Option<String> {
     let words: serde_json::Value = serde_json::from_str(words?.trim()).ok()?;
     let message = words.get("message")?.as_str()?.trim();
     (!message.is_empty()).then(|| short(message, ""))

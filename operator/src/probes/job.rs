@@ -60,7 +60,7 @@ pub fn job(
         limits: Some([("memory".to_owned(), Quantity("128Mi".to_owned()))].into()),
         ..ResourceRequirements::default()
     });
-    let mut pod = pod(container, vec![config_map(VOLUME, prompts)]);
+    let mut pod = pod(container, vec![config_map(VOLUME, prompts, true)]);
     pod.active_deadline_seconds = Some(DEADLINE);
     let name = name(&policy.name_any(), number);
     small_job(policy, name, "probe", (RETRIES, KEEP), pod)

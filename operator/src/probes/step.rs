@@ -4,12 +4,14 @@ use perennial_crds::probe::{PROBE_CONTRACT, ProbeResult};
 use perennial_crds::retrain::Outcome;
 use perennial_drift::policy::Policy;
 
-use super::memory::{Answers, Asking, Memory, Said};
-use crate::cycle::answers::{is_digest, short, words};
+use super::memory::{Answers, Asking, Failure, Memory, Said};
+use crate::cycle::answers::{is_digest, reason, short, words};
 use crate::cycle::step::{End, State};
 
 /// Seconds after which a run that was not answered, or decided nothing, is followed by the next while a drift waits for it.
 const AGAIN: i64 = 30;
+/// Seconds until a run that could not be asked is tried again; doubles with each in a row, up to the interval.
+const RETRY: i64 = 60;
 /// Seconds after which a run that does not end is given up.
 const PATIENCE: i64 = 1_800;
 
@@ -119,6 +121,11 @@ fn is_due(memory: &Memory, observed: &Observed, interval: i64) -> bool {
     if memory.last_number == 0 || since < 0 || since >= interval {
         return true;
     }
+    // Whoever mends the prompts need not wait for the next run.
+    let mended = |failure: &Failure| observed.now - failure.at >= RETRY << failure.in_a_row.min(10);
+    if memory.failure.as_ref().is_some_and(mended) {
+        return true;
+    }
     let waits = memory.said(observed.revision.as_deref(), observed.drifted) == Said::Awaited;
     waits && since >= AGAIN
 }
@@ -129,8 +136,10 @@ fn answers(end: &End) -> Result<Answers, String> {
         &said.schema
     }) {
         Ok(said) => said,
-        Err(_) if !end.why.is_empty() => return Err(short(&end.why, "")),
-        Err(why) => return Err(why),
+        Err(why) => {
+            let told = (!end.why.is_empty()).then(|| short(&end.why, ""));
+            return Err(reason(end.message.as_deref()).or(told).unwrap_or(why));
+        }
     };
     if said.outcome != Outcome::Succeeded || !end.succeeded {
         return Err(short(&said.message, "the prompts could not be asked"));

@@ -110,16 +110,15 @@ pub(super) fn volumes(kind: Kind, site: &Site<'_>) -> Vec<Volume> {
     let mut volumes = vec![claim(VOLUME, workspace, false)];
     volumes.extend(secret);
     if kind == Kind::Prepare {
-        volumes.extend(probes(site).map(|map| config_map(PROBES, map)));
+        volumes.extend(probes(site).map(|map| config_map(PROBES, map, false)));
         volumes.extend(site.records_claim.map(|name| claim("perennial-records", name, true)));
-        volumes.extend(
-            site.policy
-                .spec
-                .gate
-                .suites
-                .iter()
-                .filter_map(|suite| Some(config_map(&golden(&suite.name), suite.config_map_name.as_deref()?))),
-        );
+        volumes.extend(site.policy.spec.gate.suites.iter().filter_map(|suite| {
+            Some(config_map(
+                &golden(&suite.name),
+                suite.config_map_name.as_deref()?,
+                false,
+            ))
+        }));
     }
     let model = model_of(kind, site.cycle).and_then(|model| model.claim.as_deref());
     volumes.extend(model.map(|name| claim(MODEL, name, true)));
