@@ -13,7 +13,7 @@ use crate::quantity::Quantity;
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.level != 'Payload' || has(self.storage)")
-    .message("the capture level Payload keeps prompts and answers on a volume of yours: give capture.storage.persistentVolumeClaim.claimName"))]
+    .message("the capture level Payload keeps prompts and answers in storage of yours: give capture.storage.persistentVolumeClaim.claimName, or capture.storage.s3 with a bucket and the name of a Secret"))]
 pub struct CaptureSpec {
     /// How much may be kept.
     #[serde(default)]
@@ -54,12 +54,27 @@ pub struct RedactionSpec {
     pub patterns: Vec<Pattern>,
 }
 
-/// A volume of yours.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Storage of yours; exactly one.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.persistentVolumeClaim) != has(self.s3)")
+    .message("give exactly one place for records: capture.storage.persistentVolumeClaim or capture.storage.s3"))]
 pub struct StorageSpec {
     /// A claim in the same namespace.
-    pub persistent_volume_claim: StorageClaim,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<StorageClaim>,
+    /// A bucket of an object store that speaks S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<StorageBucket>,
+}
+
+/// Where records are kept, when it is clear which place that is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place<'a> {
+    /// A volume.
+    Claim(&'a StorageClaim),
+    /// A bucket.
+    Bucket(&'a StorageBucket),
 }
 
 /// A claim that records are written to, below `perennial-capture/NAME`.
@@ -69,6 +84,48 @@ pub struct StorageClaim {
     /// Its name. Several LLMDeployments may share one.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
+}
+
+/// A bucket that records are written to, below `PREFIX/NAME`.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageBucket {
+    /// Its name. It has to be there; nothing makes it.
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
+    pub bucket: String,
+    /// What the keys of all objects begin with, without a `/` at either end. Several LLMDeployments of one namespace may share
+    /// one; those of several namespaces need one each.
+    #[serde(default = "default_prefix")]
+    #[schemars(
+        length(min = 1, max = 256),
+        regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")
+    )]
+    pub prefix: String,
+    /// The region of the bucket, which requests are signed for. Most stores that are not of AWS take any.
+    #[serde(default = "default_region")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9-]+$"))]
+    pub region: String,
+    /// Address of a store that is not of AWS, such as `https://minio.storage.svc:9000`. With `http://` records are sent without
+    /// encryption. Default: that of AWS in the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^\s@/?#]+(/[^\s@?#]*)?$"))]
+    pub endpoint: Option<String>,
+    /// Name of a Secret in the same namespace with the keys `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, and
+    /// `AWS_SESSION_TOKEN` if the store asks for one.
+    #[schemars(length(min = 1, max = 253))]
+    pub credentials_secret_name: String,
+}
+
+impl StorageSpec {
+    /// The place; absent where the rule of the API server was not asked.
+    #[must_use]
+    pub fn place(&self) -> Option<Place<'_>> {
+        match (&self.persistent_volume_claim, &self.s3) {
+            (Some(claim), None) => Some(Place::Claim(claim)),
+            (None, Some(bucket)) => Some(Place::Bucket(bucket)),
+            _ => None,
+        }
+    }
 }
 
 impl CaptureSpec {
@@ -90,6 +147,14 @@ impl Default for RedactionSpec {
 
 /// What [`default_size`] comes to.
 const DEFAULT_BYTES: u64 = 10 << 30;
+
+fn default_prefix() -> String {
+    "perennial-capture".to_owned()
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
 
 fn size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -139,5 +204,23 @@ mod tests {
         assert_eq!(spec.redaction.builtin, []);
         let again: CaptureSpec = serde_json::from_value(serde_json::to_value(&spec).unwrap()).unwrap();
         assert_eq!(again, spec);
+    }
+
+    #[test]
+    fn one_place_is_a_place() {
+        let place = |text: &str| serde_json::from_str::<StorageSpec>(text).unwrap();
+        let claim = place(r#"{"persistentVolumeClaim": {"claimName": "records"}}"#);
+        assert!(matches!(claim.place(), Some(Place::Claim(claim)) if claim.claim_name == "records"));
+        let bucket = place(r#"{"s3": {"bucket": "records", "credentialsSecretName": "keys"}}"#);
+        let Some(Place::Bucket(of)) = bucket.place() else {
+            panic!("no bucket")
+        };
+        assert_eq!(
+            (of.prefix.as_str(), of.region.as_str()),
+            ("perennial-capture", "us-east-1")
+        );
+        assert_eq!(place("{}").place(), None);
+        let both = StorageSpec { s3: bucket.s3, ..claim };
+        assert_eq!(both.place(), None);
     }
 }

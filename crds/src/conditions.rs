@@ -157,6 +157,8 @@ reasons! {
     ServingRegression,
     /// Answers have changed although neither what is asked nor the service has.
     OutputShift,
+    /// Answers are rated worse although neither what is asked nor the service has changed.
+    QualityDrop,
     /// Answers have changed; without probes nobody can tell the model from the service.
     Undetermined,
     /// Fixed prompts are asked before anything is said of the cause.

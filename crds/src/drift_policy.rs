@@ -227,11 +227,13 @@ pub enum SignalType {
     RepetitionRate,
     /// Empty answers.
     EmptyRate,
+    /// Answers that a person rated badly: feedback with a score below 0, among all with a score.
+    NegativeFeedback,
 }
 
 impl SignalType {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PromptTokens,
         Self::TokensPerCharacter,
         Self::Language,
@@ -242,6 +244,7 @@ impl SignalType {
         Self::RefusalRate,
         Self::RepetitionRate,
         Self::EmptyRate,
+        Self::NegativeFeedback,
     ];
 }
 

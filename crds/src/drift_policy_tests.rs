@@ -94,6 +94,7 @@ fn a_measure_fits_its_type() {
         ("RefusalRate", &["increasePercent"]),
         ("RepetitionRate", &["increasePercent"]),
         ("EmptyRate", &["increasePercent"]),
+        ("NegativeFeedback", &["increasePercent"]),
     ];
     assert_eq!(takes.len(), crate::drift_policy::SignalType::ALL.len());
     for (kind, taken) in takes {

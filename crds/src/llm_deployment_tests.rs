@@ -100,7 +100,7 @@ fn a_path_stays_in_its_volume() {
 }
 
 #[test]
-fn prompts_and_answers_are_kept_on_a_volume() {
+fn prompts_and_answers_are_kept_somewhere() {
     let capture = |capture: Value| json!({"model": {"source": hub()}, "capture": capture});
     let storage = json!({"persistentVolumeClaim": {"claimName": "records"}});
     for level in ["None", "Features"] {
@@ -112,6 +112,21 @@ fn prompts_and_answers_are_kept_on_a_volume() {
         &capture(json!({"level": "Payload"})),
         "capture.storage.persistentVolumeClaim.claimName",
     );
+}
+
+#[test]
+fn records_are_kept_at_exactly_one_place() {
+    let capture =
+        |storage: Value| json!({"model": {"source": hub()}, "capture": {"level": "Payload", "storage": storage}});
+    let claim = json!({"claimName": "records"});
+    let bucket = json!({"bucket": "records", "credentialsSecretName": "keys"});
+    accepts(&capture(json!({"persistentVolumeClaim": claim})));
+    accepts(&capture(json!({"s3": bucket})));
+    refuses(
+        &capture(json!({"persistentVolumeClaim": claim, "s3": bucket})),
+        "exactly one place",
+    );
+    refuses(&capture(json!({})), "exactly one place");
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub struct ResponsesSpec {
     /// When answers have changed although neither what users ask nor the service has; only probes can tell.
     #[serde(default = "alert")]
     pub output_shift: Response,
+    /// When answers are rated worse although what users ask has not changed, nor the service; only probes can tell.
+    #[serde(default)]
+    pub quality_drop: Response,
 }
 
 /// What is done about a drift.
@@ -442,6 +445,7 @@ impl Default for ResponsesSpec {
         Self {
             input_drift: Response::default(),
             output_shift: alert(),
+            quality_drop: Response::default(),
         }
     }
 }

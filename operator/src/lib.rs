@@ -9,6 +9,7 @@ pub mod apply;
 pub mod args;
 pub mod autoscaling;
 pub mod backoff;
+mod bucket;
 pub mod client;
 mod conditions;
 pub mod controller;

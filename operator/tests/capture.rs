@@ -15,6 +15,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Resource, ResourceExt};
 use perennial_crds::capture::{CAPTURE_ANNOTATION, Level, Terms};
+use perennial_crds::capture_spec::{Place, StorageClaim};
 use perennial_crds::conditions::Reason;
 use perennial_crds::{NAME_LABEL, REVISION_LABEL};
 use perennial_operator::autoscaling::pods::{initial, replicas};
@@ -38,6 +39,17 @@ capture:
   storage: {persistentVolumeClaim: {claimName: records}}
   retentionDays: 7
   maxBytes: 2G";
+
+const BUCKET: &str = "
+capture:
+  level: Payload
+  storage: {s3: {bucket: archive, endpoint: 'http://minio.storage.svc:9000', credentialsSecretName: archive-keys}}";
+
+fn a_claim() -> StorageClaim {
+    StorageClaim {
+        claim_name: "records".to_owned(),
+    }
+}
 
 fn with(capture: &str) -> Validated {
     valid(&format!("{PINNED}\n{capture}"))
@@ -180,11 +192,53 @@ podTemplate:
 }
 
 #[test]
+fn the_collector_of_a_bucket() {
+    let valid = with(BUCKET);
+    let mut children = Children::default();
+    children.current.services = vec![service(&valid, "service-uid", Some("10.0.0.7")).into()];
+    let collector = orders(&valid, &children, &environment()).collector.unwrap();
+    insta::assert_snapshot!(serde_yaml::to_string(&collector.deployment).unwrap());
+}
+
+#[test]
+fn of_the_bucket_only_the_name_is_said_and_a_missing_secret_is_told() {
+    let world = World::settled(BUCKET);
+    let starts = ["being started", "archive", "kubectl logs deployment/tiny-capture"];
+    says(&world, None, false, Reason::CollectorNotReady, &starts);
+    for message in [
+        "secret \"archive-keys\" not found",
+        "couldn't find key AWS_ACCESS_KEY_ID in Secret models/archive-keys",
+    ] {
+        let waiting = json!({"waiting": {"reason": "CreateContainerConfigError", "message": message}});
+        world.indexes.pods.wrote(collecting(
+            json!({"containerStatuses": [container(waiting, Value::Null, 0)]}),
+        ));
+        let words = [
+            "SecretNotFound",
+            message,
+            "spec.capture.storage.s3.credentialsSecretName",
+        ];
+        says(&world, None, false, Reason::CollectorNotReady, &words);
+    }
+    world.indexes.pods.wrote(collecting(ready()));
+    let kept = ["50 of 1000", "in the bucket archive", "30 days"];
+    says(&world, None, true, Reason::CollectorReady, &kept);
+}
+
+#[test]
+fn a_storage_without_a_place_keeps_nothing() {
+    // The API server refuses it; an operator without that rule has to be as careful.
+    let world = World::new("capture: {level: Payload, storage: {}}");
+    assert_eq!(world.capturing(None), None);
+    assert!(world.orders().collector.is_none());
+}
+
+#[test]
 fn capture_is_no_part_of_a_revision() {
     let plain = valid(PINNED);
     let model = revision::pinned_model(&plain).unwrap();
     let frozen = build::freeze(&plain, &environment(), "tiny-1", &model);
-    for capture in [NONE, FEATURES, PAYLOAD, FULL] {
+    for capture in [NONE, FEATURES, PAYLOAD, FULL, BUCKET] {
         let captured = with(capture);
         assert_eq!(revision_of(&captured), revision_of(&plain), "{capture}");
         assert_eq!(
@@ -394,11 +448,12 @@ fn nothing_takes_the_collector_for_a_revision() {
     ]});
     world.indexes.pods.wrote(collecting(no_room));
     // An older operator, or a hand, could have scaled it.
+    let claim = a_claim();
     let mut many = build::collector_deployment(
         &world.valid,
         &environment(),
         world.valid.capture.as_ref().unwrap(),
-        "records",
+        Place::Claim(&claim),
         "token",
     );
     many.spec.as_mut().unwrap().replicas = Some(9);
@@ -444,7 +499,9 @@ fn no_selector_of_the_model_finds_the_collector() {
 
 fn collector_labels(valid: &Validated) -> BTreeMap<String, String> {
     let capture = valid.capture.as_ref().unwrap();
-    let deployment: Deployment = build::collector_deployment(valid, &environment(), capture, "records", "token");
+    let claim = a_claim();
+    let deployment: Deployment =
+        build::collector_deployment(valid, &environment(), capture, Place::Claim(&claim), "token");
     deployment.spec.unwrap().template.metadata.unwrap().labels.unwrap()
 }
 

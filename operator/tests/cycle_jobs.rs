@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
+use perennial_crds::capture_spec::{Place, StorageBucket, StorageClaim};
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_drift::cause::Cause;
 use perennial_operator::cycle::jobs::registry::restore;
@@ -111,12 +112,25 @@ fn make(kind: Kind, policy: &DriftPolicy, template: Option<&JobTemplateSpec>) ->
 }
 
 fn make_of(kind: Kind, policy: &DriftPolicy, template: Option<&JobTemplateSpec>, cycle: Cycle) -> Result<Job, String> {
+    let claim = StorageClaim {
+        claim_name: "records".to_owned(),
+    };
+    make_with(kind, policy, template, cycle, Place::Claim(&claim))
+}
+
+fn make_with(
+    kind: Kind,
+    policy: &DriftPolicy,
+    template: Option<&JobTemplateSpec>,
+    cycle: Cycle,
+    records: Place<'_>,
+) -> Result<Job, String> {
     let (valid, environment) = (validate(&deployment()).unwrap(), environment());
     let site = Site {
         policy,
         retraining: policy.spec.retraining.as_ref().unwrap(),
         target: &valid,
-        records_claim: Some("records"),
+        records: Some(records),
         environment: &environment,
         cycle: &cycle,
     };
@@ -140,6 +154,27 @@ fn the_default_jobs() {
     for kind in [Kind::Prepare, Kind::Retrain, Kind::Gate] {
         let job = make(kind, &policy(&json!({})), None).unwrap();
         insta::assert_yaml_snapshot!(format!("cycle_{}", kind.word()), job);
+    }
+}
+
+#[test]
+fn records_in_a_bucket_are_read_by_one_job() {
+    let bucket: StorageBucket = serde_json::from_value(json!({
+        "bucket": "archive", "prefix": "team-a", "region": "eu-central-1", "credentialsSecretName": "archive-keys",
+    }))
+    .unwrap();
+    let place = Place::Bucket(&bucket);
+    let prepare = make_with(Kind::Prepare, &policy(&json!({})), None, cycle(), place).unwrap();
+    insta::assert_yaml_snapshot!("cycle_bucket_prepare", prepare);
+    let theirs = policy(&json!({"jobTemplateRef": {"name": "mine"}}));
+    for kind in [Kind::Retrain, Kind::Gate, Kind::Publish] {
+        for template in [None, Some(&template("MINE"))] {
+            let job = make_with(kind, &theirs, template, cycle(), place).unwrap();
+            let text = serde_json::to_string(&job).unwrap();
+            for word in ["archive", "AWS_", "_S3_"] {
+                assert!(!text.contains(word), "{word} is in the Job {}: {text}", kind.word());
+            }
+        }
     }
 }
 

@@ -325,6 +325,64 @@ fn a_collector_that_cannot_run_says_why() -> Result<()> {
 }
 
 #[test]
+fn records_go_to_a_bucket_when_its_secret_is_there() -> Result<()> {
+    run("capture-bucket", async |world| {
+        let _operator = world.operator().await?;
+        let collector = |play: Play| {
+            move |pod: &Pod| {
+                if pod.labels().contains_key(REVISION_LABEL) {
+                    Play::ready()
+                } else {
+                    play.clone()
+                }
+            }
+        };
+        let missing = Play::ConfigError("secret \"keys\" not found".to_owned());
+        world.player.script(&world.namespace, collector(missing)).await;
+        let storage = json!({"s3": {"bucket": "archive", "credentialsSecretName": "keys"}});
+        let capture = json!({"capture": {"level": "Payload", "storage": storage}});
+        world.serve("tiny", &capture).await?;
+        world
+            .until("the condition says which Secret to make", async || {
+                let object = world.llm("tiny").await?;
+                let said = condition(&object, "Capturing").context("nothing is said")?;
+                let words = ["SecretNotFound", "\"keys\"", "credentialsSecretName"];
+                ensure!(said.status == "False" && said.reason == "CollectorNotReady", "{said:?}");
+                ensure!(words.iter().all(|word| said.message.contains(word)), "{}", said.message);
+                Ok(())
+            })
+            .await?;
+        world.condition("tiny", "Ready", "True", "Routable").await?;
+        world.player.script(&world.namespace, collector(Play::ready())).await;
+        let works = world.condition("tiny", "Capturing", "True", "CollectorReady").await?;
+        ensure!(works.message.contains("in the bucket archive"), "{}", works.message);
+        // A second place beside it is refused; in its place it is taken.
+        let claim = json!({"claimName": CLAIM});
+        let both = json!({"spec": {"capture": {"storage": {"persistentVolumeClaim": claim}}}});
+        let refused = world
+            .merge::<LLMDeployment>("tiny", &both)
+            .await
+            .err()
+            .context("it is taken")?;
+        ensure!(refused.to_string().contains("exactly one place"), "{refused}");
+        let other = json!({"spec": {"capture": {"storage": {"persistentVolumeClaim": claim, "s3": null}}}});
+        world.merge::<LLMDeployment>("tiny", &other).await?;
+        world
+            .until("the collector has the claim and no credentials", async || {
+                let deployment = world.api::<Deployment>().get(COLLECTOR).await?;
+                let text = serde_json::to_string(&deployment.spec)?;
+                ensure!(
+                    text.contains(CLAIM) && !text.contains("AWS_") && !text.contains("emptyDir"),
+                    "{text}"
+                );
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    })
+}
+
+#[test]
 fn pods_of_a_revision_without_the_file_are_left_as_they_are() -> Result<()> {
     run("capture-older", async |world| {
         let operator = world.operator().await?;

@@ -75,6 +75,7 @@ impl Site {
                 seconds: 86_400,
                 bytes: 1 << 30,
             },
+            spool: None,
         };
         let seen = Arc::clone(&room);
         let free: Room = Box::new(move |_| Ok(seen.load(Ordering::Relaxed)));

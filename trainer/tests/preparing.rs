@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits {
         seconds: 1_000_000,
         bytes: 1 << 30,
     },
+    spool: None,
 };
 const NOW: i64 = 1_796_000_000;
 
@@ -170,6 +171,27 @@ impl Site {
         };
         segments.into_iter().map(path).collect()
     }
+}
+
+#[test]
+fn a_bucket_that_cannot_be_reached_asks_for_another_try() {
+    let site = Site::new();
+    let mut arguments = site.arguments(&settings());
+    arguments.s3.bucket = Some("archive".to_owned());
+    // Without credentials another try goes no better.
+    assert_eq!(prepare::run(&arguments), ExitCode::FAILURE);
+    let words = fs::read_to_string(site.path("words")).expect("words");
+    assert!(words.contains("AWS_ACCESS_KEY_ID"), "{words}");
+    arguments.s3.credentials.access_key_id = "AKIA-ID".parse().ok();
+    arguments.s3.credentials.secret_access_key = "hush".parse().ok();
+    // Nobody listens there.
+    arguments.s3.endpoint = Some("http://127.0.0.1:1".to_owned());
+    arguments.s3.scratch = site.path("scratch");
+    assert_eq!(prepare::run(&arguments), ExitCode::from(75));
+    let words = fs::read_to_string(site.path("words")).expect("words");
+    assert!(words.contains("\"Retryable\"") && words.contains("archive"), "{words}");
+    assert!(!words.contains("AKIA-ID") && !words.contains("hush"), "{words}");
+    assert!(!site.path("output/data").exists());
 }
 
 fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::batch::v1::JobTemplateSpec;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, ResourceExt};
+use perennial_crds::capture_spec::Place;
 use perennial_crds::retraining::JobTemplateRef;
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_drift::decision::Phase;
@@ -404,7 +405,7 @@ async fn carry_out(
                     policy,
                     retraining,
                     target: valid,
-                    records_claim: records_claim(object),
+                    records: records(object),
                     environment: tools.environment,
                     cycle,
                 };
@@ -474,9 +475,8 @@ async fn tell(
     Ok(())
 }
 
-fn records_claim(object: &LLMDeployment) -> Option<&str> {
-    let storage = object.spec.capture.as_ref()?.storage.as_ref()?;
-    Some(&storage.persistent_volume_claim.claim_name)
+fn records(object: &LLMDeployment) -> Option<Place<'_>> {
+    object.spec.capture.as_ref()?.storage.as_ref()?.place()
 }
 
 fn invalid(stage: Stage, why: &str) -> Standing {

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, Service};
 use kube::{Resource, ResourceExt};
 use perennial_crds::REVISION_LABEL;
 use perennial_crds::capture::{CAPTURE_ANNOTATION, COLLECTOR_PORT, Level, Terms};
-use perennial_crds::capture_spec::CaptureSpec;
+use perennial_crds::capture_spec::{CaptureSpec, Place};
 use perennial_crds::conditions::Reason;
 use sha2::{Digest, Sha256};
 
@@ -64,7 +64,7 @@ pub struct Capturing {
 /// What the level `Payload` needs.
 struct Payload<'a> {
     capture: &'a CaptureSpec,
-    claim: &'a str,
+    place: Place<'a>,
 }
 
 /// Whether this Deployment is the object's collector, not one of its revisions.
@@ -88,10 +88,10 @@ pub fn orders(valid: &Validated, children: &Children, environment: &Environment)
     let token = service.and_then(|service| token(valid, service));
     let tell = told(children, |revision| terms(valid, service, revision));
     match payload {
-        Some(Payload { capture, claim }) => Orders {
+        Some(Payload { capture, place }) => Orders {
             collector: Some(Collector {
                 service: collector_service(valid),
-                deployment: token.map(|token| collector_deployment(valid, environment, capture, claim, &token)),
+                deployment: token.map(|token| collector_deployment(valid, environment, capture, place, &token)),
             }),
             tell,
             ..Orders::default()
@@ -114,7 +114,7 @@ pub fn capturing(
     serving: Option<&str>,
     failed: Option<&str>,
 ) -> Option<Capturing> {
-    let Payload { capture, claim } = payload(valid)?;
+    let Payload { capture, place } = payload(valid)?;
     let not = |reason, message| {
         Some(Capturing {
             works: false,
@@ -148,8 +148,11 @@ pub fn capturing(
             works: true,
             reason: Reason::CollectorReady,
             message: format!(
-                "{} of 1000 requests are kept on the volume claim {claim}, for {} days and up to {}",
-                capture.max_sample_per_mille, capture.retention_days, capture.max_bytes
+                "{} of 1000 requests are kept {}, for {} days and up to {}",
+                capture.max_sample_per_mille,
+                at(place),
+                capture.retention_days,
+                capture.max_bytes
             ),
         });
     }
@@ -160,7 +163,7 @@ pub fn capturing(
     not(
         Reason::CollectorNotReady,
         finding.map_or_else(
-            || "the collector is being started".to_owned(),
+            || starting(valid, place),
             |finding| format!("{}: {}", finding.reason, finding.message),
         ),
     )
@@ -194,8 +197,29 @@ fn payload(valid: &Validated) -> Option<Payload<'_>> {
         .capture
         .as_ref()
         .filter(|capture| capture.level == Level::Payload)?;
-    let claim = &capture.storage.as_ref()?.persistent_volume_claim.claim_name;
-    Some(Payload { capture, claim })
+    let place = capture.storage.as_ref()?.place()?;
+    Some(Payload { capture, place })
+}
+
+/// A place in words.
+fn at(place: Place<'_>) -> String {
+    match place {
+        Place::Claim(claim) => format!("on the volume claim {}", claim.claim_name),
+        Place::Bucket(bucket) => format!("in the bucket {}", bucket.bucket),
+    }
+}
+
+/// What is said of a collector with which nothing is known to be wrong.
+fn starting(valid: &Validated, place: Place<'_>) -> String {
+    match place {
+        Place::Claim(_) => "the collector is being started".to_owned(),
+        // It runs, waits and tries again, so nothing about its pod tells.
+        Place::Bucket(bucket) => format!(
+            "the collector is being started. If this lasts, it cannot use the bucket {}, or has no room left: see kubectl logs deployment/{}",
+            bucket.bucket,
+            collector_name(&valid.owner.name)
+        ),
+    }
 }
 
 /// What a pod must say so that the collector believes it. Both UIDs are random, and who may read them from the API server may

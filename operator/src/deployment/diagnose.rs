@@ -50,6 +50,7 @@ impl Finding {
 /// What to do, which depends on where what a pod is made of comes from.
 struct Advice {
     claim: &'static str,
+    secret: &'static str,
     room: &'static str,
     image: &'static str,
     memory: &'static str,
@@ -59,6 +60,7 @@ struct Advice {
 /// About pods that serve, and those that resolve for them.
 const SERVING: Advice = Advice {
     claim: "Make the claim, or correct spec.model.source.persistentVolumeClaim.claimName",
+    secret: "Make the Secret with that key in this namespace, or correct the reference in spec.model.source",
     room: "Add room, or lower spec.resources, or correct spec.accelerator.nodeSelector",
     image: "Correct spec.runtime.image, or give pull credentials in spec.podTemplate.spec.imagePullSecrets",
     memory: "Raise spec.resources.memory or lower spec.model.maxContextTokens",
@@ -68,6 +70,7 @@ const SERVING: Advice = Advice {
 /// About the pod that keeps records.
 const COLLECTOR: Advice = Advice {
     claim: "Make the claim, or correct spec.capture.storage.persistentVolumeClaim.claimName",
+    secret: "Make the Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this namespace, or correct spec.capture.storage.s3.credentialsSecretName",
     room: "Add room on a node that can mount the volume",
     image: "Correct trainer.image of the operator's chart, or give pull credentials in spec.podTemplate.spec.imagePullSecrets",
     memory: "Lower spec.capture.maxSamplePerMille",
@@ -214,9 +217,7 @@ fn of_container(pod: &str, container: &ContainerStatus, advice: &Advice) -> Opti
             {
                 return Some(Finding::new(
                     Reason::SecretNotFound,
-                    format!(
-                        "{pod} cannot start: {message}. Make the Secret with that key in this namespace, or correct the reference in spec.model.source"
-                    ),
+                    format!("{pod} cannot start: {message}. {}", advice.secret),
                 ));
             }
             "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {

@@ -239,7 +239,7 @@ pub(super) fn registry_auth(secret: &str) -> EnvVar {
     from_secret(REGISTRY_AUTH_VARIABLE, secret, ".dockerconfigjson")
 }
 
-fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
+pub(crate) fn from_secret(name: &str, secret: &str, key: &str) -> EnvVar {
     let selector = SecretKeySelector {
         name: secret.to_owned(),
         key: key.to_owned(),

@@ -17,7 +17,8 @@ use tokio::sync::Semaphore;
 
 use super::hmac;
 use super::metrics::{Metrics, Refusal};
-use super::store::{Store, StoreError};
+use super::store::StoreError;
+use super::upload::Shelf;
 
 /// Longest body of a batch, bytes.
 pub const MOST_BODY_BYTES: usize = 32 << 20;
@@ -29,7 +30,9 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What all requests share.
 pub struct Shared {
     /// Absent until the directory is ours, and again at the end.
-    pub store: Mutex<Option<Store>>,
+    pub store: Shelf,
+    /// What is waited for before there is a store.
+    pub waits: Mutex<Option<String>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether the volume takes what is written.
@@ -49,7 +52,8 @@ impl Shared {
         writable: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     ) -> Self {
         Self {
-            store: Mutex::new(None),
+            store: Shelf::default(),
+            waits: Mutex::new(None),
             metrics,
             writable,
             token,
@@ -153,7 +157,7 @@ async fn read(body: Body) -> Result<Batch, Refused> {
 
 fn refused(error: &StoreError) -> Refused {
     let (status, why) = match error {
-        StoreError::Full => (StatusCode::INSUFFICIENT_STORAGE, Refusal::Full),
+        StoreError::Full | StoreError::SpoolFull => (StatusCode::INSUFFICIENT_STORAGE, Refusal::Full),
         StoreError::Invalid(_) => (StatusCode::BAD_REQUEST, Refusal::Invalid),
         StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Refusal::Failed),
     };
@@ -166,7 +170,9 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let looked = tokio::task::spawn_blocking(move || {
         // A batch that is being written shows that there is a store.
         if shared.store.try_lock().is_some_and(|store| store.is_none()) {
-            return Err("the directory is still in use by another collector, or this one ends".to_owned());
+            let waits = shared.waits.lock().clone();
+            return Err(waits
+                .unwrap_or_else(|| "the directory is still in use by another collector, or this one ends".to_owned()));
         }
         (shared.writable)()
     });

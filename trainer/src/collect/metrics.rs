@@ -19,6 +19,16 @@ pub struct Metrics {
     pub segments: IntGauge,
     /// Failures to write.
     pub write_errors: IntCounter,
+    /// Segments that were brought to the bucket.
+    pub uploads: IntCounter,
+    /// Failures of the bucket.
+    pub upload_errors: IntCounter,
+    /// Finished segments that are not in the bucket yet.
+    pub waiting: IntGauge,
+    /// Bytes of all segments in the bucket.
+    pub bucket_bytes: IntGauge,
+    /// Segments in the bucket.
+    pub bucket_segments: IntGauge,
     refused: IntCounterVec,
     removed: IntCounterVec,
 }
@@ -114,6 +124,11 @@ impl Metrics {
             bytes: gauge("bytes", "Bytes of all segments.")?,
             segments: gauge("segments", "Segments.")?,
             write_errors: counter("write_errors_total", "Failures to write to the volume.")?,
+            uploads: counter("uploads_total", "Segments that were brought to the bucket.")?,
+            upload_errors: counter("upload_errors_total", "Failures of the bucket.")?,
+            waiting: gauge("waiting_segments", "Finished segments that are not in the bucket yet.")?,
+            bucket_bytes: gauge("bucket_bytes", "Bytes of all segments in the bucket.")?,
+            bucket_segments: gauge("bucket_segments", "Segments in the bucket.")?,
             refused: counters(
                 "refused_batches_total",
                 "Batches that were not taken.",
@@ -182,6 +197,11 @@ mod tests {
             "bytes 0",
             "segments 0",
             "write_errors_total 0",
+            "uploads_total 0",
+            "upload_errors_total 0",
+            "waiting_segments 0",
+            "bucket_bytes 0",
+            "bucket_segments 0",
             "refused_batches_total{reason=\"full\"} 1",
             "refused_batches_total{reason=\"unauthorized\"} 0",
             "removed_segments_total{reason=\"age\"} 1",

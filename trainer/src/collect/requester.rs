@@ -10,7 +10,8 @@ use crate::contract::sync_directory_of;
 
 /// Name of the file with the key.
 pub const KEY_FILE: &str = ".requester-key";
-const KEY_BYTES: usize = 32;
+/// Its length.
+pub const KEY_BYTES: usize = 32;
 /// Bytes of a hash that are kept.
 const HASH_BYTES: usize = 8;
 
@@ -20,6 +21,12 @@ pub struct Requesters {
 }
 
 impl Requesters {
+    /// With a key that is kept elsewhere.
+    #[must_use]
+    pub fn with(key: [u8; KEY_BYTES]) -> Self {
+        Self { key }
+    }
+
     /// With the key of a directory, which is made if there is none.
     ///
     /// # Errors

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use perennial_crds::capture::{Batch, Record};
 
+use super::begin::Start;
 use super::metrics::Metrics;
 use super::requester::Requesters;
-use super::retention::{Closed, Keep, surplus};
+use super::retention::{Closed, Keep};
 use super::segment::{self, BatchHead, Head, Line, Name, Position, State, VERSION};
 use crate::contract::{Sha256Sum, sync_directory_of, write_bytes};
 
@@ -39,6 +40,8 @@ pub struct Limits {
     pub segment_bytes: u64,
     /// How much is kept for how long.
     pub keep: Keep,
+    /// Bytes that may be in the directory, if segments only wait in it for the bucket.
+    pub spool: Option<u64>,
 }
 
 /// Why nothing was written. Holds nothing of a record.
@@ -47,6 +50,11 @@ pub enum StoreError {
     /// There is no room.
     #[error("there is no room on the volume: make it larger, or lower spec.capture.maxBytes")]
     Full,
+    /// There is no room until segments are in the bucket.
+    #[error(
+        "records wait for the bucket, and there is no room for more: see why it takes none in the log of the collector"
+    )]
+    SpoolFull,
     /// It is no batch.
     #[error("{0}")]
     Invalid(&'static str),
@@ -73,26 +81,26 @@ impl StoreError {
 }
 
 /// The segment that grows.
-struct Open {
+pub(super) struct Open {
     name: Name,
     path: PathBuf,
     file: File,
     /// What is in it for certain.
-    bytes: u64,
+    pub(super) bytes: u64,
     sum: Sha256Sum,
 }
 
 /// The directory of segments.
 pub struct Store {
     pub(super) directory: PathBuf,
-    limits: Limits,
+    pub(super) limits: Limits,
     room: Room,
     requesters: Requesters,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) boots: BTreeMap<String, Position>,
     pub(super) closed: Vec<Closed>,
     pub(super) next_sequence: u64,
-    open: Option<Open>,
+    pub(super) open: Option<Open>,
     /// A segment was left as it was when writing failed.
     damaged: bool,
 }
@@ -105,15 +113,30 @@ impl Store {
     pub fn open(directory: &Path, limits: Limits, room: Room, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
         let requesters = Requesters::open(directory).map_err(StoreError::io("read", directory))?;
+        Self::go_on(directory, limits, room, metrics, Start::new(requesters))
+    }
+
+    /// [`Self::open`], where what has to be known before is kept elsewhere.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn go_on(
+        directory: &Path,
+        limits: Limits,
+        room: Room,
+        metrics: Arc<Metrics>,
+        start: Start,
+    ) -> Result<Self, StoreError> {
+        fs::create_dir_all(directory).map_err(StoreError::io("create", directory))?;
         let mut store = Self {
             directory: directory.to_path_buf(),
             limits,
             room,
-            requesters,
+            requesters: start.requesters,
             metrics,
-            boots: BTreeMap::new(),
+            boots: start.boots,
             closed: Vec::new(),
-            next_sequence: 0,
+            next_sequence: start.next_sequence,
             open: None,
             damaged: false,
         };
@@ -152,7 +175,7 @@ impl Store {
         let records = head.records;
         let lines = self.lines(head, batch.records)?;
         self.append(&lines, now).inspect_err(|error| {
-            if !matches!(error, StoreError::Full) {
+            if !matches!(error, StoreError::Full | StoreError::SpoolFull) {
                 self.metrics.write_errors.inc();
             }
         })?;
@@ -194,6 +217,10 @@ impl Store {
         let room = (self.room)(&self.directory).map_err(StoreError::io("measure", &self.directory))?;
         if room < lines.len() as u64 + RESERVE_BYTES {
             return Err(StoreError::Full);
+        }
+        let needed = self.bytes() + lines.len() as u64 + RESERVE_BYTES;
+        if self.limits.spool.is_some_and(|most| needed > most) {
+            return Err(StoreError::SpoolFull);
         }
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -269,24 +296,7 @@ impl Store {
         if age.is_some_and(|age| age < 0 || age >= self.limits.segment_seconds) {
             self.close_or_leave();
         }
-        let open = self.open.as_ref().map(|open| open.bytes);
-        for (name, why) in surplus(&self.closed, open, self.limits.keep, now) {
-            match self.remove(name) {
-                Ok(()) => {
-                    self.metrics.removed(why);
-                    tracing::info!(
-                        day = name.day(),
-                        sequence = name.sequence,
-                        reason = why.label(),
-                        "deleted a segment"
-                    );
-                }
-                Err(error) => {
-                    self.metrics.write_errors.inc();
-                    tracing::warn!(%error, "a segment cannot be deleted");
-                }
-            }
-        }
+        self.delete_surplus(now);
         self.measure();
     }
 
@@ -326,24 +336,6 @@ impl Store {
         Ok(())
     }
 
-    fn remove(&mut self, name: Name) -> Result<(), StoreError> {
-        let path = self.path(name, State::Closed);
-        for file in [path.with_file_name(name.listing()), path.clone()] {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("delete", &file)(error));
-                }
-                _ => {}
-            }
-        }
-        self.closed.retain(|segment| segment.name != name);
-        if let Some(day) = path.parent() {
-            // Fails as long as there is something in it.
-            let _ = fs::remove_dir(day);
-        }
-        Ok(())
-    }
-
     fn recover_if_damaged(&mut self) -> Result<(), StoreError> {
         if self.damaged {
             self.recover()?;
@@ -356,11 +348,18 @@ impl Store {
         self.directory.join(name.day()).join(name.file(state))
     }
 
-    fn measure(&self) {
+    fn bytes(&self) -> u64 {
         let open = self.open.as_ref().map_or(0, |open| open.bytes);
-        let closed: u64 = self.closed.iter().map(|segment| segment.bytes).sum();
+        open + self.closed.iter().map(|segment| segment.bytes).sum::<u64>()
+    }
+
+    pub(super) fn measure(&self) {
         let segments = self.closed.len() + usize::from(self.open.is_some());
-        self.metrics.bytes.set(i64::try_from(open + closed).unwrap_or(i64::MAX));
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.bytes.set(number(self.bytes()));
+        if self.limits.spool.is_some() {
+            self.metrics.waiting.set(number(self.closed.len() as u64));
+        }
         self.metrics.segments.set(i64::try_from(segments).unwrap_or(i64::MAX));
     }
 }

@@ -15,6 +15,7 @@ const LIMITS: Limits = Limits {
         seconds: 86_400,
         bytes: 1 << 30,
     },
+    spool: None,
 };
 
 fn exchange(number: u64) -> Record {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::collect::bucket::BucketError;
+
 /// A failure; its text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
@@ -15,6 +17,9 @@ pub enum PrepareError {
     /// What an earlier run left is not what it wrote.
     #[error("{0}")]
     Changed(String),
+    /// The bucket with records failed; another try may go better.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// The disk failed; another try may go better.
     #[error("{action} {}: {source}", path.display())]
     Io {

@@ -3,11 +3,12 @@
 //! What both models are judged by is held out before anything is chosen to train on. The model's own answers are never learned,
 //! unless somebody found them good, and no requester decides alone what is learned. [`plan()`] decides all that and is pure;
 //! around it, segments are [read](read()) and the result is frozen under the hash of its manifest. No text of a record leaves the
-//! user's volumes.
+//! user's volumes and bucket.
 
 mod arguments;
 mod candidate;
 mod error;
+mod fetch;
 mod freeze;
 mod golden;
 mod hold_out;
@@ -22,8 +23,9 @@ use std::process::ExitCode;
 
 use perennial_crds::retrain::Outcome;
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, S3Arguments};
 pub use error::PrepareError;
+pub use fetch::fetch;
 pub use join::{Opinion, Opinions};
 pub use plan::{Prepared, Records, Rejected, plan};
 pub use read::{Read, read};
@@ -41,7 +43,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             leave(path, &result);
             ExitCode::SUCCESS
         }
-        Err(error @ PrepareError::Io { .. }) => {
+        Err(error @ (PrepareError::Io { .. } | PrepareError::Bucket(_))) => {
             tracing::error!(%error, "another try may go better");
             leave(path, &work::result(Outcome::Retryable, &error.to_string()));
             retry()

@@ -16,7 +16,7 @@ use crate::contract::Sha256Sum;
 
 /// Records come to the collector after they are made, and its clock may be another one: segments that were begun so much before the
 /// window are read, too, seconds.
-const SLACK_SECONDS: i64 = 86_400;
+pub(super) const SLACK_SECONDS: i64 = 86_400;
 
 /// What was read.
 #[derive(Debug, Default)]

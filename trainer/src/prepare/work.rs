@@ -4,9 +4,11 @@ use perennial_crds::retrain::{Outcome, PREPARE_CONTRACT, PrepareResult, PrepareS
 
 use super::arguments::Arguments;
 use super::error::PrepareError;
+use super::fetch::fetch;
 use super::freeze::{Frozen, finished, freeze};
+use super::golden;
 use super::plan::{Records, Rejected, labels, plan};
-use super::{golden, read};
+use super::read::{self, Read};
 use crate::contract::{message, parse_json};
 
 /// Prepares.
@@ -31,7 +33,7 @@ pub fn execute(arguments: &Arguments) -> Result<PrepareResult, PrepareError> {
 fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareResult, PrepareError> {
     let own = golden::read(&arguments.golden, &settings.own_suites)?;
     let excluded = golden::read_excluded(&arguments.golden, &settings.excluded_sets)?;
-    let read = read::read(&arguments.capture, settings)?;
+    let read = records(arguments, settings)?;
     tracing::info!(
         cycle = settings.cycle_id,
         segments = read.segments,
@@ -69,6 +71,20 @@ fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareR
         prepared.held_out.len()
     );
     Ok(succeeded(frozen, &said))
+}
+
+/// From the volume or from the bucket.
+fn records(arguments: &Arguments, settings: &PrepareSettings) -> Result<Read, PrepareError> {
+    let open = arguments.s3.open();
+    let Some(bucket) = open.map_err(|error| PrepareError::Arguments(error.to_string()))? else {
+        return read::read(&arguments.capture, settings);
+    };
+    let directory = &arguments.s3.scratch;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(PrepareError::io("start the client of the bucket for", directory))?;
+    let segments = runtime.block_on(fetch(&bucket, settings.from, directory))?;
+    tracing::info!(cycle = settings.cycle_id, bucket = bucket.name(), segments, "fetched");
+    read::read(directory, settings)
 }
 
 fn check(settings: &PrepareSettings) -> Result<(), String> {

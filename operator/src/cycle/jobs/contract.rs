@@ -1,6 +1,7 @@
 //! What the Jobs of a cycle are told, in their environment. Pure.
 
 use k8s_openapi::api::core::v1::EnvVar;
+use perennial_crds::capture_spec::Place;
 use perennial_crds::retrain::{
     CANDIDATE_DIRECTORY, DATA_DIRECTORY, GATE_CONTRACT, MANIFEST_FILE, OUTPUT_DIRECTORY, PROGRESS_PORT,
     PrepareSettings, RETRAIN_CONTRACT, SCORES_DIRECTORY, SUITES_DIRECTORY,
@@ -9,6 +10,7 @@ use perennial_crds::serving::TERMINATION_PATH;
 
 use super::mounts::{PROBES_FOLDER, probes};
 use super::{Site, registry};
+use crate::bucket;
 use crate::cycle::answers::{output_uri, volume_uri};
 use crate::cycle::ledger::{Cycle, Kind};
 use crate::deployment::validate::plain;
@@ -25,10 +27,14 @@ pub(super) fn variables(kind: Kind, site: &Site<'_>) -> Vec<EnvVar> {
     match kind {
         Kind::Prepare => {
             let settings = serde_json::to_string(&settings(site)).unwrap_or_default();
-            vec![
+            let mut told = vec![
                 plain("PREPARE_SETTINGS", &settings),
                 plain("PREPARE_REPORT", &cycle.report),
-            ]
+            ];
+            if let Some(Place::Bucket(of)) = site.records {
+                told.extend(bucket::variables("PREPARE", of, &site.target.owner.name));
+            }
+            told
         }
         Kind::Retrain => vec![
             plain("RETRAIN_CONTRACT", RETRAIN_CONTRACT),

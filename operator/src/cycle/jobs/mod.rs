@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use perennial_crds::DriftPolicy;
+use perennial_crds::capture_spec::Place;
 use perennial_crds::llm_deployment::ResourcesSpec;
 use perennial_crds::retrain::{CANDIDATE_DIRECTORY, EXIT_RETRY};
 use perennial_crds::retraining::{OCIOutput, RetrainingSpec};
@@ -54,8 +55,8 @@ pub struct Site<'a> {
     pub retraining: &'a RetrainingSpec,
     /// The target.
     pub target: &'a Validated,
-    /// Claim with records.
-    pub records_claim: Option<&'a str>,
+    /// Where records are.
+    pub records: Option<Place<'a>>,
     /// Settings of the operator.
     pub environment: &'a Environment,
     /// The cycle.
@@ -146,10 +147,10 @@ fn default(kind: Kind, site: &Site<'_>) -> JobSpec {
             "--output={WORKSPACE}/{}",
             cycle_path(&site.policy.name_any(), &site.cycle.id)
         ));
-        args.push(format!(
-            "--capture={RECORDS}/perennial-capture/{}",
-            site.target.owner.name
-        ));
+        args.push(match site.records {
+            Some(Place::Bucket(_)) => format!("--scratch={SCRATCH_DIRECTORY}/records"),
+            _ => format!("--capture={RECORDS}/perennial-capture/{}", site.target.owner.name),
+        });
     }
     let mut environment = variables(kind, site);
     if kind == Kind::Retrain {

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Volume, VolumeMount};
 use kube::ResourceExt;
+use perennial_crds::capture_spec::Place;
 use perennial_crds::retrain::{
     CANDIDATE_DIRECTORY, DATA_DIRECTORY, GOLDEN_DIRECTORY, OUTPUT_DIRECTORY, REPORT_DIRECTORY, SCORES_DIRECTORY,
     SUITES_DIRECTORY,
@@ -61,9 +62,10 @@ pub(super) fn mounts(kind: Kind, site: &Site<'_>) -> Vec<VolumeMount> {
             let excluded = probes(site).map(|_| format!("{GOLDEN_DIRECTORY}/{PROBES_FOLDER}"));
             mounts.extend(excluded.map(|path| mount(PROBES, &path, None, true)));
             mounts.push(mount(VOLUME, WORKSPACE, None, false));
-            if site.records_claim.is_some() {
-                mounts.push(mount("perennial-records", RECORDS, None, true));
-            }
+            mounts.extend(site.records.map(|place| match place {
+                Place::Claim(_) => mount("perennial-records", RECORDS, None, true),
+                Place::Bucket(_) => mount(SCRATCH, SCRATCH_DIRECTORY, None, false),
+            }));
             return mounts;
         }
         Kind::Retrain => vec![
@@ -111,7 +113,9 @@ pub(super) fn volumes(kind: Kind, site: &Site<'_>) -> Vec<Volume> {
     volumes.extend(secret);
     if kind == Kind::Prepare {
         volumes.extend(probes(site).map(|map| config_map(PROBES, map, false)));
-        volumes.extend(site.records_claim.map(|name| claim("perennial-records", name, true)));
+        if let Some(Place::Claim(records)) = site.records {
+            volumes.push(claim("perennial-records", &records.claim_name, true));
+        }
         volumes.extend(site.policy.spec.gate.suites.iter().filter_map(|suite| {
             Some(config_map(
                 &golden(&suite.name),

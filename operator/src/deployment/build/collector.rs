@@ -1,22 +1,23 @@
-//! The collector: the one process that writes records of requests to the user's volume. Serving pods push to it.
+//! The collector: the one process that writes records of requests to the user's volume or bucket. Serving pods push to it.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort,
-    ServiceSpec, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    Service, ServicePort, ServiceSpec, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use perennial_crds::NAME_LABEL;
 use perennial_crds::capture::COLLECTOR_PORT;
-use perennial_crds::capture_spec::CaptureSpec;
+use perennial_crds::capture_spec::{CaptureSpec, Place};
 
 use super::super::validate::{Validated, plain};
 use super::{Environment, labels, metadata};
+use crate::bucket;
 
 /// Label that tells the pods of a collector from those that serve.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
@@ -28,6 +29,12 @@ const CONTAINER: &str = "collector";
 const PORT: &str = "records";
 /// Where the root of the volume is mounted.
 const DATA: &str = "/data";
+/// Size of the volume on which records wait for the bucket. The kubelet evicts a pod that uses more, and what waits is lost.
+const SPOOL: &str = "2Gi";
+/// What the collector uses of it at most, bytes.
+const SPOOL_BYTES: u64 = 1792 << 20;
+/// How long a collector may take to send the last of its records to the bucket, seconds.
+const LAST_SECONDS: i64 = 60;
 const USER: i64 = 65532;
 
 /// Name of the collector's Deployment and Service. No revision ends like this: its name ends in a hash.
@@ -57,13 +64,13 @@ pub fn collector_service(valid: &Validated) -> Service {
     }
 }
 
-/// The collector with this claim, that takes records from whoever knows the token.
+/// The collector that keeps records at this place, and takes records from whoever knows the token.
 #[must_use]
 pub fn collector_deployment(
     valid: &Validated,
     environment: &Environment,
     capture: &CaptureSpec,
-    claim: &str,
+    place: Place<'_>,
     token: &str,
 ) -> Deployment {
     let metadata = collector_metadata(valid);
@@ -72,7 +79,7 @@ pub fn collector_deployment(
             labels: metadata.labels.clone(),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod(valid, claim, container(valid, environment, capture, token))),
+        spec: Some(pod(valid, place, container(valid, environment, capture, place, token))),
     };
     Deployment {
         metadata,
@@ -112,18 +119,12 @@ fn collector_selector(owner: &str) -> BTreeMap<String, String> {
     ])
 }
 
-fn pod(valid: &Validated, claim: &str, container: Container) -> PodSpec {
+fn pod(valid: &Validated, place: Place<'_>, container: Container) -> PodSpec {
     let overlay = valid.overlay.as_ref().and_then(|overlay| overlay.spec.as_ref());
     PodSpec {
         containers: vec![container],
-        volumes: Some(vec![Volume {
-            name: "data".to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.to_owned(),
-                read_only: None,
-            }),
-            ..Volume::default()
-        }]),
+        volumes: Some(vec![data(place)]),
+        termination_grace_period_seconds: matches!(place, Place::Bucket(_)).then_some(LAST_SECONDS),
         // Of the overlay, what it may take to run at all. The rest is for models.
         image_pull_secrets: overlay.and_then(|spec| spec.image_pull_secrets.clone()),
         tolerations: overlay.and_then(|spec| spec.tolerations.clone()),
@@ -147,26 +148,61 @@ fn pod(valid: &Validated, claim: &str, container: Container) -> PodSpec {
     }
 }
 
-fn container(valid: &Validated, environment: &Environment, capture: &CaptureSpec, token: &str) -> Container {
+fn data(place: Place<'_>) -> Volume {
+    let volume = Volume {
+        name: "data".to_owned(),
+        ..Volume::default()
+    };
+    match place {
+        Place::Claim(claim) => Volume {
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.claim_name.clone(),
+                read_only: None,
+            }),
+            ..volume
+        },
+        Place::Bucket(_) => Volume {
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: Some(Quantity(SPOOL.to_owned())),
+                medium: None,
+            }),
+            ..volume
+        },
+    }
+}
+
+fn container(
+    valid: &Validated,
+    environment: &Environment,
+    capture: &CaptureSpec,
+    place: Place<'_>,
+    token: &str,
+) -> Container {
     let amounts = |amounts: &[(&str, &str)]| {
         let amount = |(name, amount): &(&str, &str)| ((*name).to_owned(), Quantity((*amount).to_owned()));
         amounts.iter().map(amount).collect()
     };
+    let mut args = vec![
+        "collect".to_owned(),
+        format!("--retention-days={}", capture.retention_days),
+        format!("--max-bytes={}", capture.most_bytes()),
+    ];
+    let mut variables = vec![
+        plain(
+            "COLLECT_DIRECTORY",
+            &format!("{DATA}/perennial-capture/{}", valid.owner.name),
+        ),
+        plain("COLLECT_TOKEN", token),
+    ];
+    if let Place::Bucket(of) = place {
+        args.push(format!("--spool-bytes={SPOOL_BYTES}"));
+        variables.extend(bucket::variables("COLLECT", of, &valid.owner.name));
+    }
     Container {
         name: CONTAINER.to_owned(),
         image: Some(environment.trainer_image.clone()),
-        args: Some(vec![
-            "collect".to_owned(),
-            format!("--retention-days={}", capture.retention_days),
-            format!("--max-bytes={}", capture.most_bytes()),
-        ]),
-        env: Some(vec![
-            plain(
-                "COLLECT_DIRECTORY",
-                &format!("{DATA}/perennial-capture/{}", valid.owner.name),
-            ),
-            plain("COLLECT_TOKEN", token),
-        ]),
+        args: Some(args),
+        env: Some(variables),
         ports: Some(vec![ContainerPort {
             name: Some(PORT.to_owned()),
             container_port: i32::from(COLLECTOR_PORT),

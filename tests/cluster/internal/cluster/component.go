@@ -83,14 +83,21 @@ func (c *Cluster) works(ctx context.Context, client kubernetes.Interface, compon
 	case "kube-apiserver":
 		return ready(ctx, client)
 	case "registry":
-		connection, err := net.DialTimeout("tcp", RegistryAddress, time.Second)
-		if err == nil {
-			connection.Close()
-		}
-		return err
+		return listens(RegistryAddress)
+	case "objects":
+		return listens(ObjectsAddress)
 	case "coredns":
 		return dnsReady(ctx)
 	default:
 		return nil
 	}
+}
+
+// listens is nil when somebody takes connections at an address.
+func listens(address string) error {
+	connection, err := net.DialTimeout("tcp", address, time.Second)
+	if err == nil {
+		connection.Close()
+	}
+	return err
 }
