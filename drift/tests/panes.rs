@@ -8,6 +8,7 @@ use perennial_drift::envelope::EnvelopeError;
 use perennial_drift::features::Features;
 use perennial_drift::pane::layout::Layout;
 use perennial_drift::pane::{MergeError, Pane};
+use perennial_drift::signal::Signal;
 use proptest::prelude::*;
 
 fn requests(seed: u64, count: usize) -> Vec<Features> {
@@ -87,6 +88,23 @@ proptest! {
         prop_assert_eq!(bytes(&read), bytes(&pane));
         prop_assert_eq!(read, pane);
     }
+}
+
+#[test]
+fn ratings_may_outnumber_the_requests_of_their_pane_and_add_as_all_else() {
+    let one = requests(1, 1);
+    let mut left = filled(&[&one[0]]);
+    let mut right = filled(&[]);
+    let before = left.rate(Signal::NegativeFeedback).expect("a rate");
+    for bad in [true, false, true] {
+        left.add_rating(bad);
+        right.add_rating(!bad);
+    }
+    left.merge(&right).expect("they add");
+    let read = Pane::decode(&Layout::default(), &bytes(&left)).expect("a pane");
+    let rate = read.rate(Signal::NegativeFeedback).expect("a rate");
+    assert_eq!((rate.trials, rate.events), (before.trials + 6, before.events + 3));
+    assert_eq!(read.requests(), 1);
 }
 
 #[test]

@@ -12,8 +12,9 @@ use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use perennial_crds::DriftPolicy;
 use perennial_crds::retraining::FinishedCycle;
+use perennial_tests::drifted::{self, Change};
 use perennial_tests::player::Play;
-use perennial_tests::{World, drifted, run};
+use perennial_tests::{World, run};
 use serde_json::{Value, json};
 
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
@@ -131,6 +132,11 @@ async fn claim(world: &World, name: &str) -> Result<()> {
 
 /// A target that keeps records, and a policy whose memory says that what users ask has changed.
 pub(crate) async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy> {
+    prepare_after(world, policy, Change::LongerPrompts).await
+}
+
+/// The same after another change.
+pub(crate) async fn prepare_after(world: &World, policy: &Value, change: Change) -> Result<DriftPolicy> {
     claim(world, "work").await?;
     claim(world, "records").await?;
     // A young cluster's volume controller looks for claims every 15 s, and nothing is scheduled before.
@@ -156,7 +162,7 @@ pub(crate) async fn prepare(world: &World, policy: &Value) -> Result<DriftPolicy
     let target = world.settled("tiny").await?;
     drop(operator);
     let policy: DriftPolicy = world.create(policy).await?;
-    for map in drifted::remembered(&policy, &target.uid().unwrap_or_default(), &digest('a'))? {
+    for map in drifted::remembered(&policy, &target.uid().unwrap_or_default(), &digest('a'), change)? {
         world.api::<ConfigMap>().create(&PostParams::default(), &map).await?;
     }
     Ok(policy)

@@ -6,11 +6,12 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use perennial_crds::DriftPolicy;
 use perennial_crds::probe_spec::{ProbeStatus, ProbeVerdict};
+use perennial_tests::drifted::Change;
 use perennial_tests::player::Play;
 use perennial_tests::{World, run};
 use serde_json::{Value, json};
 
-use crate::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, says, status};
+use crate::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, prepare_after, says, status};
 
 /// Answers to 32 prompts, so many of them other than usual.
 fn answered(other: usize) -> Play {
@@ -94,6 +95,41 @@ fn a_service_that_answers_otherwise_is_not_retrained_but_told_of() -> Result<()>
             .iter()
             .find(|job| job.owner_references().iter().any(|owner| owner.kind != "DriftPolicy"));
         ensure!(strange.is_none(), "{:?}", strange.map(ResourceExt::name_any));
+        Ok(())
+    })
+}
+
+#[test]
+fn ratings_that_get_worse_are_answered_with_retraining_once_the_service_is_known_to_be_well() -> Result<()> {
+    run("ratings", async |world| {
+        prepare_after(world, &with_probes(), Change::WorseRatings).await?;
+        play(world, script(answered(0))).await;
+        let _operator = world.operator().await?;
+        says(world, "Drifted", "True", "QualityDrop").await?;
+        let told = status(world).await?;
+        let moved: Vec<&str> = told
+            .signals
+            .iter()
+            .filter(|signal| signal.moved)
+            .map(|signal| signal.name.as_str())
+            .collect();
+        ensure!(moved == ["NegativeFeedback"], "{moved:?}");
+        world
+            .merge::<DriftPolicy>(
+                "watch",
+                &json!({"spec": {"suspend": false, "responses": {"qualityDrop": "Alert"}}}),
+            )
+            .await?;
+        says(world, "RetrainingBlocked", "False", "AlertOnly").await?;
+        ensure!(
+            made(world, "prepare").await? == 0,
+            "an alert was answered with retraining"
+        );
+        world
+            .merge::<DriftPolicy>("watch", &json!({"spec": {"responses": {"qualityDrop": "Retrain"}}}))
+            .await?;
+        let cycles = ended(world, 1).await?;
+        ensure!(cycles[0].outcome == "Promoted", "{cycles:?}");
         Ok(())
     })
 }

@@ -15,13 +15,22 @@ use perennial_operator::drift::terms::{About, policy as terms};
 /// `spec.observation.paneSeconds` of a policy that is to remember it.
 pub const PANE_SECONDS: i64 = 10;
 
-/// The ConfigMaps of a policy that has learned what is normal, and has then seen prompts become four times as long. `target` is
-/// the UID of its LLMDeployment, `base` the digest of the model in its spec.
+/// What has changed.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Change {
+    /// Prompts are four times as long.
+    LongerPrompts,
+    /// Of the answers that are rated, six of ten are rated badly, and not one of ten.
+    WorseRatings,
+}
+
+/// The ConfigMaps of a policy that has learned what is normal, and has then seen a change. `target` is the UID of its
+/// LLMDeployment, `base` the digest of the model in its spec.
 ///
 /// # Errors
 /// If the policy does not allow it.
-pub fn remembered(policy: &DriftPolicy, target: &str, base: &str) -> Result<Vec<ConfigMap>> {
-    let memory = memory(policy, target, base)?;
+pub fn remembered(policy: &DriftPolicy, target: &str, base: &str, change: Change) -> Result<Vec<ConfigMap>> {
+    let memory = memory(policy, target, base, change)?;
     let Stage::Watching(watching) = &memory.stage else {
         bail!("nothing was learned");
     };
@@ -30,7 +39,7 @@ pub fn remembered(policy: &DriftPolicy, target: &str, base: &str) -> Result<Vec<
     Ok(maps)
 }
 
-fn memory(policy: &DriftPolicy, target: &str, base: &str) -> Result<Memory> {
+fn memory(policy: &DriftPolicy, target: &str, base: &str, change: Change) -> Result<Memory> {
     let extractor = Extractor::new(Encoder::Ngrams)?;
     let layout = Layout::of(extractor.recipe());
     let about = About::new(&policy.spec, target, base, None);
@@ -39,7 +48,8 @@ fn memory(policy: &DriftPolicy, target: &str, base: &str) -> Result<Memory> {
     memory.serves(Some("any"), 0);
     for number in 0..190_i64 {
         let start = (first + number) * PANE_SECONDS;
-        let factor = if number < 100 { 1 } else { 4 };
+        let has_changed = |what| number >= 100 && change == what;
+        let factor = if has_changed(Change::LongerPrompts) { 4 } else { 1 };
         let mut pane = Pane::new(&layout, start, u32::try_from(PANE_SECONDS)?);
         for request in 0..30_u32 {
             let mixed = u32::try_from((number * 30 + i64::from(request)) * 7919 % 200)?;
@@ -50,6 +60,9 @@ fn memory(policy: &DriftPolicy, target: &str, base: &str) -> Result<Memory> {
                 finish_reason: Some(FinishReason::Stop),
                 ..Exchange::default()
             }));
+        }
+        for rating in 0..10 {
+            pane.add_rating(rating < if has_changed(Change::WorseRatings) { 6 } else { 1 });
         }
         let interval = Interval {
             start,

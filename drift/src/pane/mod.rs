@@ -196,6 +196,18 @@ impl Pane {
         }
     }
 
+    /// Counts what a person thought of an answer, which is heard of later than its request: in this pane, whenever the request
+    /// was. A full count stays as it is.
+    pub fn add_rating(&mut self, bad: bool) {
+        let position = layout::rates().position(|signal| signal == Signal::NegativeFeedback);
+        if let Some(rate) = position.and_then(|position| self.rates.get_mut(position))
+            && rate.trials < MAX_REQUESTS
+        {
+            rate.trials += 1;
+            rate.events += u64::from(bad);
+        }
+    }
+
     /// Adds the requests of a pane of the same time from another replica.
     ///
     /// # Errors
@@ -207,7 +219,8 @@ impl Pane {
         if (self.start, self.seconds) != (other.start, other.seconds) {
             return Err(MergeError::Time(self.seconds, self.start, other.seconds, other.start));
         }
-        if self.requests + other.requests > MAX_REQUESTS {
+        let ratings = |pane: &Self| pane.rate(Signal::NegativeFeedback).map_or(0, |rate| rate.trials);
+        if self.requests + other.requests > MAX_REQUESTS || ratings(self) + ratings(other) > MAX_REQUESTS {
             return Err(MergeError::TooMany);
         }
         self.requests += other.requests;
@@ -269,10 +282,19 @@ impl Pane {
                 return Some(why);
             }
         }
+        // Ratings may be of requests of an earlier pane.
+        let most = |signal| {
+            if signal == Signal::NegativeFeedback {
+                MAX_REQUESTS
+            } else {
+                self.requests
+            }
+        };
         if self
             .rates
             .iter()
-            .any(|rate| rate.events > rate.trials || rate.trials > self.requests)
+            .zip(layout::rates())
+            .any(|(rate, signal)| rate.events > rate.trials || rate.trials > most(signal))
         {
             return Some("a rate has more events than trials, or more trials than requests");
         }
@@ -294,6 +316,12 @@ impl Pane {
             .contradiction(self.requests)
             .or_else(|| self.distinct_requesters.contradiction())
             .or_else(|| self.distinct_prompts.contradiction())
+    }
+
+    /// Requests whose prompt has an embedding.
+    #[must_use]
+    pub fn embedded(&self) -> u64 {
+        self.embedding.count
     }
 
     /// The histogram of a numeric signal.

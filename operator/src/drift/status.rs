@@ -344,6 +344,7 @@ fn reason(cause: Cause) -> Reason {
         Cause::SingleSource => Reason::SingleSource,
         Cause::ServingRegression => Reason::ServingRegression,
         Cause::OutputShift => Reason::OutputShift,
+        Cause::QualityDrop => Reason::QualityDrop,
         _ => Reason::Undetermined,
     }
 }

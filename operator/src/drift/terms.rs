@@ -125,6 +125,7 @@ fn signal(kind: SignalType) -> Signal {
         SignalType::RefusalRate => Signal::RefusalRate,
         SignalType::RepetitionRate => Signal::RepetitionRate,
         SignalType::EmptyRate => Signal::EmptyRate,
+        SignalType::NegativeFeedback => Signal::NegativeFeedback,
     }
 }
 

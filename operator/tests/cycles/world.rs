@@ -368,9 +368,8 @@ impl World {
         if self.jobs.contains_key(&name) {
             return;
         }
-        assert_eq!(
-            cycle.cause,
-            Cause::InputDrift,
+        assert!(
+            matches!(cycle.cause, Cause::InputDrift | Cause::QualityDrop),
             "retraining answers a cause that it cannot cure"
         );
         assert!(
@@ -480,6 +479,7 @@ impl World {
             Cause::InputDrift,
             Cause::ServingRegression,
             Cause::OutputShift,
+            Cause::QualityDrop,
             Cause::Undetermined,
             Cause::SingleSource,
             Cause::Masked,

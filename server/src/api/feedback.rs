@@ -1,14 +1,16 @@
-//! `/v1/feedback`: what somebody thinks of an answer, or how it should have been.
+//! `/v1/feedback`: what somebody thinks of an answer, or how it should have been. A score is counted for drift, wherever that is
+//! allowed; all of it is kept for retraining, if the answer is.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use perennial_crds::capture::{FeedbackRecord, MAX_TEXT_BYTES};
+use perennial_crds::capture::{FeedbackRecord, Level, MAX_TEXT_BYTES};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::observed::Observed;
 use super::parameters::Parameters;
 use crate::capture::NotKept;
 use crate::shared::{Shared, seconds_since_1970};
@@ -18,27 +20,50 @@ const MAX_ID_BYTES: usize = 256;
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
+    observed: Observed,
     mut parameters: Parameters,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let now = i64::try_from(seconds_since_1970()).unwrap_or(i64::MAX);
     let feedback = parse(&mut parameters, now)?;
     parameters.nothing_else()?;
-    let id = feedback.request_id.clone();
     if !shared.lifecycle.accepts_work() {
         return Err(ApiError::unavailable(
             "the server takes no feedback now; connect again to reach another",
         ));
     }
-    match shared.capture.feedback(feedback) {
-        Ok(stored) => Ok((StatusCode::ACCEPTED, Json(answer(&id, stored)))),
-        Err(NotKept::Off) => Err(ApiError::conflict(
-            "capture_off",
-            "this server keeps no feedback; to keep it, set `spec.capture.level` of the LLMDeployment to Payload",
-        )),
-        Err(NotKept::Full) => Err(ApiError::unavailable(
-            "there is no room for feedback until the collector has taken what waits for it; try again later",
-        )),
+    let id = feedback.request_id.clone();
+    let score = feedback
+        .score
+        .filter(|_| observed.0.is_some() && shared.capture.level() > Level::None);
+    let kept = match shared.capture.feedback(feedback) {
+        Ok(true) => Kept::Stored,
+        Ok(false) => Kept::NotInSample,
+        Err(NotKept::Off) if score.is_some() => Kept::Off,
+        Err(NotKept::Off) => {
+            return Err(ApiError::conflict(
+                "capture_off",
+                "this server keeps no feedback; to keep it, set `spec.capture.level` of the LLMDeployment to Payload (scores alone are counted with Features)",
+            ));
+        }
+        // It will be sent again, and is counted then.
+        Err(NotKept::Full) => {
+            return Err(ApiError::unavailable(
+                "there is no room for feedback until the collector has taken what waits for it; try again later",
+            ));
+        }
+    };
+    if let Some(score) = score {
+        shared.observer.rate(&id, score < 0.0);
     }
+    Ok((StatusCode::ACCEPTED, Json(answer(&id, kept, score.is_some()))))
+}
+
+/// What became of feedback.
+#[derive(Clone, Copy, PartialEq)]
+enum Kept {
+    Stored,
+    NotInSample,
+    Off,
 }
 
 fn parse(parameters: &mut Parameters, time: i64) -> Result<FeedbackRecord, ApiError> {
@@ -73,11 +98,17 @@ fn text(parameters: &mut Parameters, name: &str, longest: usize) -> Result<Optio
     }
 }
 
-fn answer(id: &str, stored: bool) -> Value {
-    let mut answer = json!({"object": "feedback", "request_id": id, "stored": stored});
-    if !stored {
-        answer["message"] =
-            "the request is not in the sample that is kept, so there is no answer to join feedback with".into();
-    }
+fn answer(id: &str, kept: Kept, counted: bool) -> Value {
+    let mut answer = json!({
+        "object": "feedback", "request_id": id, "stored": kept == Kept::Stored, "counted": counted,
+    });
+    let why = match kept {
+        Kept::Stored => return answer,
+        Kept::NotInSample => {
+            "the request is not in the sample that is kept, so there is no answer to join feedback with"
+        }
+        Kept::Off => "this server keeps no feedback, and counts scores alone",
+    };
+    answer["message"] = why.into();
     answer
 }

@@ -58,12 +58,21 @@ impl Panes {
     /// Counts a request that ended at `now`, seconds since 1970. If the clock was set back, in the pane that is open, and
     /// never in one that is closed.
     pub fn record(&mut self, now: i64, features: &Features) {
+        self.open(now).add(features);
+    }
+
+    /// Counts what a person thought of an answer, at the time at which it was heard.
+    pub fn rate(&mut self, now: i64, bad: bool) {
+        self.open(now).add_rating(bad);
+    }
+
+    fn open(&mut self, now: i64) -> &mut Pane {
         self.advance(now);
         let pane = self
             .open
             .get_or_insert_with(|| Pane::new(&self.layout, now.max(self.earliest), self.seconds));
         self.earliest = pane.start();
-        pane.add(features);
+        pane
     }
 
     /// The closed panes behind `after`, all that are kept for `None`.

@@ -34,7 +34,8 @@ async fn feedback_follows_its_answer_to_the_collector() {
         json!({"request_id": id, "score": 0.25, "corrected_output": "Ask eve@example.com."}),
         json!({"request_id": id, "corrected_output": "x".repeat(65_536), "score": null}),
     ] {
-        let expected = json!({"object": "feedback", "request_id": id, "stored": true});
+        let counted = feedback["score"].is_number();
+        let expected = json!({"object": "feedback", "request_id": id, "stored": true, "counted": counted});
         assert_eq!(send(&server.shared, &feedback).await, (202, expected));
     }
     collector.has(4).await;
@@ -112,6 +113,13 @@ async fn whoever_gives_feedback_is_told_when_it_is_not_kept() {
     let body = json!({"request_id": "req-1", "score": 1});
     let shared = server("").await;
     let (status, answer) = send(&shared, &body).await;
+    assert_eq!(
+        (status, &answer["stored"], &answer["counted"]),
+        (202, &json!(false), &json!(true)),
+        "a score is counted where nothing is kept"
+    );
+    let correction = json!({"request_id": "req-1", "corrected_output": "42"});
+    let (status, answer) = send(&shared, &correction).await;
     assert_eq!((status, answer["error"]["code"].as_str()), (409, Some("capture_off")));
     let message = answer["error"]["message"].as_str().expect("a message");
     assert!(

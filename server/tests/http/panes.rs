@@ -248,3 +248,39 @@ async fn the_length_of_panes_is_set_and_read() {
         assert!(text.contains("`after`"), "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scores_are_counted_once_for_each_answer_also_where_nobody_asks_and_not_those_of_machines() {
+    let shared = observing("").await;
+    let rate = |body: Value, header: Option<(&'static str, &'static str)>| {
+        let mut request = post("/v1/feedback", body.to_string());
+        if let Some((name, value)) = header {
+            request
+                .headers_mut()
+                .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let shared = Arc::clone(&shared);
+        async move { call(&shared, request).await.status().as_u16() }
+    };
+    for (id, score) in [
+        ("a", -1.0),
+        ("b", -0.1),
+        ("c", 0.0),
+        ("d", 1.0),
+        ("a", -1.0),
+        ("a", 1.0),
+    ] {
+        assert_eq!(rate(json!({"request_id": id, "score": score}), None).await, 202);
+    }
+    let kept_out = ("x-perennial-observe", "off");
+    assert_eq!(
+        rate(json!({"request_id": "e", "score": -1}), Some(kept_out)).await,
+        409,
+        "neither counted nor kept"
+    );
+    let machine = ("x-perennial-traffic", "evaluation");
+    assert_eq!(rate(json!({"request_id": "f", "score": -1}), Some(machine)).await, 409);
+    let counted = Counted::of(&shared, 0).await;
+    assert_eq!(counted.rate(Signal::NegativeFeedback), (4, 2));
+    assert_eq!(counted.rate(Signal::ErrorRate), (0, 0), "a rating is no request");
+}

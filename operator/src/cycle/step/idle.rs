@@ -40,6 +40,7 @@ impl Machine<'_> {
         let response = match drift.cause {
             Cause::InputDrift => self.spec.responses.input_drift,
             Cause::OutputShift => self.spec.responses.output_shift,
+            Cause::QualityDrop => self.spec.responses.quality_drop,
             _ => Response::Alert,
         };
         if response != Response::Retrain {
@@ -107,7 +108,8 @@ impl Machine<'_> {
         if !observed.target.captures {
             return Some((
                 Reason::CaptureOff,
-                "the target keeps nothing to train on: give its spec.capture the level Payload and a volume".to_owned(),
+                "the target keeps nothing to train on: give its spec.capture the level Payload and a volume or bucket"
+                    .to_owned(),
             ));
         }
         if !observed.target.follows && self.spec.promotion.mode != PromotionMode::Propose {
