@@ -7,7 +7,7 @@
 # T0 is what needs no cluster (T0 and T1 of the design), T2 real API servers, T3 the same with faults, T4 a
 # whole cluster, which needs root. The Rust parts are built once, by one cargo command, and the test
 # programs are then run as they are. Logs are in target/test. TEST_LONG=1 adds the tests that are ignored
-# because they take long.
+# because they take long, and lets others take longer.
 source "$(dirname "$0")/lib.sh"
 source hack/demo/lib.sh
 
@@ -22,6 +22,8 @@ logs=$root/target/test
 rm -rf "$logs"
 mkdir -p "$logs"
 rows=() broken=""
+declare -A running
+if [ -n "${TEST_LONG:-}" ]; then export E2E_QUIET_SECONDS=${E2E_QUIET_SECONDS:-600}; fi
 
 # record NAME RESULT PASSED FAILED SKIPPED SECONDS [REASON]
 record() {
@@ -30,14 +32,32 @@ record() {
 	printf -- '--- %s: %s (%s s) %s\n' "$1" "$2" "$6" "${7:-}"
 }
 
-# run NAME COMMAND...: one line of the table. Counts what libtest, go test and our scripts print.
+# run NAME COMMAND...: one line of the table.
 run() {
-	local name=$1 log began=$SECONDS result=passed passed failed skipped
-	log=$logs/${name// /-}.log
+	begin "$@"
+	end "$1"
+}
+
+# begin NAME COMMAND...: the same beside what follows, until end NAME.
+begin() {
+	local name=$1 log=$logs/${1// /-}.log
 	shift
 	printf '\n=== %s\n' "$name"
-	if "$@" >"$log" 2>&1; then :; else
-		result=FAILED
+	(
+		began=$SECONDS result=passed
+		"$@" >"$log" 2>&1 || result=FAILED
+		echo "$result $((SECONDS - began))" >"$log.end"
+	) &
+	running[$name]=$!
+}
+
+# end NAME: counts what libtest, go test and our scripts printed.
+end() {
+	local name=$1 log=$logs/${1// /-}.log result seconds passed failed skipped
+	wait "${running[$name]}" || true
+	read -r result seconds <"$log.end" || result=FAILED seconds=0
+	if [ "$result" = FAILED ]; then
+		echo "--- $name"
 		tail -n 60 "$log"
 		echo "--- the whole log: $log"
 	fi
@@ -50,7 +70,7 @@ run() {
 		/^ *--- SKIP/ { skipped++ }
 		END { print passed + 0, failed + 0, skipped + 0 }' "$log")
 	[ "$((passed + failed + skipped))" -gt 0 ] || passed=- failed=- skipped=-
-	record "$name" "$result" "$passed" "$failed" "$skipped" $((SECONDS - began))
+	record "$name" "$result" "$passed" "$failed" "$skipped" "$seconds"
 }
 
 skip() {
@@ -104,6 +124,9 @@ conformance() {
 }
 
 needs_rust() { wanted T0 || wanted T2 || wanted T3 || wanted T4; }
+needs_cluster() { wanted go || wanted charts || wanted T2 || wanted T3 || wanted T4; }
+# Each of the two builds waits for single large pieces, in which the other goes on.
+if needs_cluster; then begin "build of the cluster" hack/cluster-build.sh; fi
 built=yes
 if needs_rust; then
 	run "build of the tests" build_tests
@@ -111,34 +134,33 @@ if needs_rust; then
 	# Images are packed from these: a second build without the features of the tests would take as long again.
 	export PERENNIAL_PREBUILT=1
 fi
-if wanted go || wanted charts || wanted T2 || wanted T3 || wanted T4; then
-	run "build of the cluster" hack/cluster-build.sh
-fi
+if needs_cluster; then end "build of the cluster"; fi
 
-# rust_tier NAME PATTERN [ARGUMENT...]
+# rust_tier HOW NAME PATTERN [ARGUMENT...]; HOW is run or begin.
 rust_tier() {
-	local name=$1 pattern=$2
-	shift 2
+	local how=$1 name=$2 pattern=$3
+	shift 3
 	[ -z "${TEST_LONG:-}" ] || set -- "$@" --include-ignored
 	if [ -z "$built" ]; then
 		skip "$name" "the build failed"
 	elif ! any_program "$pattern"; then
 		skip "$name" "there is no such test"
 	else
-		run "$name" run_programs "$pattern" "$@"
+		"$how" "$name" run_programs "$pattern" "$@"
 	fi
 }
 
 if wanted T0; then
-	rust_tier "T0 T1 without cluster" '^(autoscaler|crds|drift|engine|loader|operator|server|trainer) |^tests perennial_tests$'
+	rust_tier run "T0 T1 without cluster" '^(autoscaler|crds|drift|engine|loader|operator|server|trainer) |^tests perennial_tests$'
 fi
 if wanted go; then run "test cluster" go_tests; fi
 if wanted charts; then
 	if [ -x charts/tests/run.sh ]; then run "charts" charts/tests/run.sh; else skip "charts" "charts/tests/run.sh is not there"; fi
 fi
-# They wait for controllers most of the time.
-if wanted T2; then rust_tier "T2 API server" '^tests controlplane$' --test-threads=8; fi
-if wanted T3; then rust_tier "T3 faults" '^tests faults$'; fi
+# They wait for controllers most of the time, those of T3 for one object after the other.
+if wanted T3; then rust_tier begin "T3 faults" '^tests faults$'; fi
+if wanted T2; then rust_tier run "T2 API server" '^tests controlplane$' --test-threads=8; fi
+if [ -n "${running["T3 faults"]:-}" ]; then end "T3 faults"; fi
 if wanted T4; then
 	obstacle=$(node_obstacle)
 	if [ -n "$obstacle" ]; then
@@ -150,7 +172,8 @@ if wanted T4; then
 	else
 		run "images" hack/images.sh
 		run "model" hack/fetch-model.sh
-		rust_tier "T4 cluster" '^tests e2e$' --test-threads=1
+		rust_tier run "T4 cluster" '^tests e2e$' --test-threads=2 --skip alone::
+		rust_tier run "T4 alone" '^tests e2e$' --test-threads=1 alone::
 		run "T4 conformance" conformance
 		testcluster down
 	fi

@@ -18,7 +18,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// A word in every prompt that must be found nowhere else.
 const CANARY: &str = "quetzalcoatlus7";
 /// Requests per second of all clients.
-const RATE: u64 = 50;
+pub const RATE: u64 = 50;
 
 const ENGLISH: [&[&str]; 3] = [
     &[
@@ -70,7 +70,7 @@ const GERMAN: [&[&str]; 3] = [
 ];
 
 /// A chat in one of the two languages.
-fn chat(client: u64, german: bool, random: &mut Random) -> Turn {
+pub fn chat(client: u64, german: bool, random: &mut Random) -> Turn {
     let words = if german { GERMAN } else { ENGLISH };
     Turn {
         path: "/v1/chat/completions",
@@ -87,12 +87,13 @@ fn prompt(words: &[&[&str]; 3], random: &mut Random) -> String {
     format!("{} {CANARY}", sentences.join(" "))
 }
 
-async fn apply(bed: &Bed, name: &str) {
+/// A policy that learns for a minute, with panes so short.
+pub async fn apply(bed: &Bed, name: &str, pane_seconds: u32) {
     let object = json!({
         "apiVersion": "perennial.dev/v1alpha1", "kind": "DriftPolicy", "metadata": {"name": name},
         "spec": {
             "targetRef": {"name": "model"},
-            "observation": {"paneSeconds": 2, "minSamples": 25, "maxPaneSeconds": 30},
+            "observation": {"paneSeconds": pane_seconds, "minSamples": 25, "maxPaneSeconds": 30},
             "baseline": {"learned": {"seconds": 60, "minSamples": 1500, "season": "None"}},
             "confirmSeconds": 6,
         },
@@ -102,6 +103,22 @@ async fn apply(bed: &Bed, name: &str) {
         .patch(name, &parameters, &Patch::Apply(&object))
         .await
         .expect("the policy is accepted");
+}
+
+/// Two replicas of a quick model that answer.
+pub async fn talkative(bed: &Bed) {
+    let mut spec = simulated(2).await;
+    spec["runtime"]["extraArgs"] = json!(["--engine=simulated", "--simulated-decode-tokens-per-second=400"]);
+    bed.apply("model", spec).await;
+    bed.settled("model", 2 * MINUTE).await;
+}
+
+/// Waits until the policy has learned what is normal.
+pub async fn learned(bed: &Bed) {
+    until(bed, "watch", "watching", 3 * MINUTE, |policy| {
+        phase(policy) == Some(Phase::Watching)
+    })
+    .await;
 }
 
 /// UIDs and starts of the pods: what was not restarted has the same.
@@ -131,19 +148,16 @@ async fn lives(bed: &Bed) -> Vec<(Option<String>, i32)> {
 #[tokio::test]
 async fn a_change_of_language_is_found_named_and_over_and_no_prompt_gets_out() {
     let bed = Bed::new("drift").await;
-    let mut spec = simulated(2).await;
-    spec["runtime"]["extraArgs"] = json!(["--engine=simulated", "--simulated-decode-tokens-per-second=400"]);
-    bed.apply("model", spec).await;
-    bed.settled("model", 2 * MINUTE).await;
+    talkative(&bed).await;
     let before = lives(&bed).await;
     let talk = Talk::start(&bed.url("model").await, RATE, chat);
-    apply(&bed, "watch").await;
+    apply(&bed, "watch", 2).await;
     until(&bed, "watch", "learning", MINUTE, |policy| {
         let baseline = policy.status.as_ref().and_then(|status| status.baseline.as_ref());
         baseline.is_some_and(|baseline| baseline.learned_percent > 20) && says(policy, "Observing", "True", "PanesRead")
     })
     .await;
-    apply(&bed, "second").await;
+    apply(&bed, "second", 2).await;
     until(&bed, "second", "turned away", MINUTE, |policy| {
         says(policy, "Stalled", "True", "TargetTaken")
     })

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::cluster::{Bed, REGISTRY, component, condition, model_reference, root, run};
+use super::cluster::{Bed, REGISTRY, condition, model_reference, root, run};
 
-const LIMIT: Duration = Duration::from_secs(180);
+/// Longest time for one.
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A misfortune: how it is asked for, the reason it must show, and words that must be in its message.
 struct Case {
@@ -21,7 +22,8 @@ struct Case {
     words: Vec<&'static str>,
 }
 
-fn model_file() -> PathBuf {
+/// The real model, on this machine.
+pub fn model_file() -> PathBuf {
     root().join(".cache/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
@@ -217,51 +219,6 @@ async fn a_download_that_breaks_off_goes_on_where_it_stopped() {
         sent >= size && sent < size * 3 / 2,
         "{sent} bytes were sent for a file of {size}"
     );
-    bed.remove().await;
-}
-
-#[tokio::test]
-async fn a_registry_that_goes_away_in_the_middle_of_a_download_is_waited_for() {
-    let bed = Bed::new("registry").await;
-    // Repositories below slow/ are served at 4 MiB a second, so that there is a middle.
-    let reference = format!("{REGISTRY}/slow/smollm2:1");
-    let model = model_file();
-    run(
-        "testcluster",
-        &["artifact", "push", &reference, &model.to_string_lossy()],
-    )
-    .unwrap_or_else(|error| panic!("{error}"));
-    bed.apply(
-        "model",
-        json!({"model": {"source": {"oci": {"reference": reference}}}, "resources": {"cpu": "500m", "memory": "1Gi"}}),
-    )
-    .await;
-    bed.until("model", "downloading", LIMIT, |object| {
-        let started = object.status.as_ref().and_then(|status| status.cold_start.as_ref());
-        started.is_some_and(|started| {
-            started
-                .downloaded_percent
-                .is_some_and(|percent| (10..80).contains(&percent))
-        })
-    })
-    .await;
-    component("stop", "registry");
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    component("start", "registry");
-    let object = bed.settled("model", LIMIT).await;
-    let status = object.status.expect("a status");
-    assert!(status.model.and_then(|model| model.digest).is_some());
-    let revision = status.stable_revision.expect("a revision");
-    for pod in bed.pods_of(&revision).await {
-        let containers = pod
-            .status
-            .and_then(|status| status.container_statuses)
-            .unwrap_or_default();
-        assert!(
-            containers.iter().all(|container| container.restart_count == 0),
-            "the server was restarted"
-        );
-    }
     bed.remove().await;
 }
 

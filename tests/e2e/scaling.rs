@@ -1,20 +1,19 @@
 //! Growing and shrinking with a real load, on real pods, and standing still when nothing can be known.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use perennial_crds::LLMDeployment;
-use perennial_tests::seed::Random;
 use serde_json::{Value, json};
 
 use super::clients::Clients;
-use super::cluster::{Bed, component, condition, eventually, kill_operators, kubectl, model_reference, run, simulated};
+use super::cluster::{Bed, condition, eventually, kubectl, run, simulated};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A model that scales: two requests at a time per replica, cold starts of three seconds, patience of ten.
-async fn scaled(max: u32) -> Value {
+pub async fn scaled(max: u32) -> Value {
     let mut spec = simulated(1).await;
     spec["runtime"]["extraArgs"] = json!([
         "--engine=simulated",
@@ -30,12 +29,12 @@ async fn scaled(max: u32) -> Value {
     spec
 }
 
-fn desired(object: &LLMDeployment) -> i32 {
+pub fn desired(object: &LLMDeployment) -> i32 {
     let scaling = object.status.as_ref().and_then(|status| status.autoscaling.as_ref());
     scaling.map_or(0, |scaling| scaling.desired_replicas)
 }
 
-fn ready(object: &LLMDeployment) -> i32 {
+pub fn ready(object: &LLMDeployment) -> i32 {
     object.status.as_ref().map_or(0, |status| status.ready_replicas)
 }
 
@@ -44,7 +43,7 @@ fn says(object: &LLMDeployment, kind: &str, status: &str, reason: &str) -> bool 
 }
 
 /// The decisions in words, oldest first.
-fn story(object: &LLMDeployment) -> Vec<String> {
+pub fn story(object: &LLMDeployment) -> Vec<String> {
     let scaling = object.status.as_ref().and_then(|status| status.autoscaling.as_ref());
     let decisions = scaling
         .map(|scaling| scaling.last_decisions.clone())
@@ -55,7 +54,7 @@ fn story(object: &LLMDeployment) -> Vec<String> {
 }
 
 /// Waits until a model with an autoscaler answers, whatever the number of its replicas.
-async fn answers(bed: &Bed, limit: Duration) -> LLMDeployment {
+pub async fn answers(bed: &Bed, limit: Duration) -> LLMDeployment {
     bed.until("model", "ready", limit, |object| {
         condition(object, "Ready").is_some_and(|(status, _, _)| status == "True") && desired(object) > 0
     })
@@ -250,103 +249,4 @@ async fn a_pod_that_waits_for_a_gpu_is_enough_to_wait_for() {
     );
     clients.stop().await;
     bed.remove().await;
-}
-
-#[tokio::test]
-async fn replicas_never_fall_when_the_leader_is_killed_or_the_api_server_is_away_in_a_burst() {
-    let bed = Bed::new("burst").await;
-    let mut spec = scaled(3).await;
-    spec["autoscaling"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] = json!(30);
-    bed.apply("model", spec).await;
-    answers(&bed, 2 * MINUTE).await;
-    let clients = Clients::start(8, &bed.url("model").await, "model");
-    let mut highest = 0;
-    let mut random = Random::named("burst");
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(random.below(5_000))).await;
-        // Whoever leads is among them; the other one takes over.
-        kill_operators();
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end {
-            let now = desired(&bed.llms().get("model").await.expect("it is there"));
-            assert!(now >= highest, "fell from {highest} to {now}");
-            highest = now;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
-    component("stop", "kube-apiserver");
-    tokio::time::sleep(MINUTE).await;
-    component("start", "kube-apiserver");
-    let three = bed
-        .until("model", "scaled to three", 3 * MINUTE, |object| {
-            desired(object) == 3 && ready(object) == 3
-        })
-        .await;
-    println!(
-        "{} answers complete; decisions: {:?}",
-        clients.stop().await,
-        story(&three)
-    );
-    bed.remove().await;
-}
-
-#[tokio::test]
-async fn a_burst_on_the_real_model_gets_a_second_replica() {
-    let bed = Bed::new("real").await;
-    bed.apply(
-        "model",
-        json!({
-            "model": {"source": {"oci": {"reference": model_reference().await}}, "maxContextTokens": 1024},
-            "resources": {"cpu": "600m", "memory": "1Gi"},
-            "runtime": {"extraArgs": ["--max-running=8"]},
-            "autoscaling": {"maxReplicas": 2, "targets": [{"metric": "WaitingRequests", "averageValue": 2}]},
-            "lifecycle": {"drainSeconds": 60},
-        }),
-    )
-    .await;
-    answers(&bed, 2 * MINUTE).await;
-    let url = bed.url("model").await;
-    let clients = Clients::start(32, &url, "model");
-    bed.until("model", "scaled to two", 3 * MINUTE, |object| desired(object) == 2)
-        .await;
-    let before = first_tokens(&url, 12).await;
-    bed.until("model", "both ready", 3 * MINUTE, |object| ready(object) == 2)
-        .await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let after = first_tokens(&url, 12).await;
-    let object = bed.llms().get("model").await.expect("it is there");
-    println!(
-        "SmolLM2, 32 clients: first token p50 {:.1} s, max {:.1} s with one replica; p50 {:.1} s, max {:.1} s with two; {:?}",
-        before[before.len() / 2],
-        before[before.len() - 1],
-        after[after.len() / 2],
-        after[after.len() - 1],
-        story(&object)
-    );
-    clients.stop().await;
-    bed.remove().await;
-}
-
-/// Seconds to the first token of some requests at the same time, sorted.
-async fn first_tokens(url: &str, count: usize) -> Vec<f64> {
-    let ask = async |_| {
-        let started = Instant::now();
-        let body = json!({"model": "model", "stream": true, "max_tokens": 4, "messages": [{"role": "user", "content": "Say something"}]});
-        let answer = reqwest::Client::new()
-            .post(format!("{url}/v1/chat/completions"))
-            .json(&body)
-            .send()
-            .await;
-        let mut answer = answer.expect("an answer").error_for_status().expect("200");
-        // The first piece may only name the role; the second carries the first token.
-        for _ in 0..2 {
-            let _ = answer.chunk().await;
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        while let Ok(Some(_)) = answer.chunk().await {}
-        seconds
-    };
-    let mut seconds = futures::future::join_all((0..count).map(ask)).await;
-    seconds.sort_by(f64::total_cmp);
-    seconds
 }

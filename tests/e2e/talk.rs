@@ -81,6 +81,13 @@ impl Talk {
         self.count.corrected.load(Ordering::Relaxed)
     }
 
+    /// How many were answered, whatever became of the others.
+    pub async fn end_anyhow(self) -> u64 {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.answered()
+    }
+
     /// How many were answered. Panics if one was not.
     pub async fn end(self) -> u64 {
         self.stop.cancel();

@@ -47,14 +47,27 @@ const THINGS: [(&str, &str, &str); 12] = [
 
 /// Writes the model to a folder.
 pub fn write(folder: &Path) -> PathBuf {
-    fixture::Tiny::new(fixture::Shape::Llama).write_gguf(folder, GgmlDType::F16)
+    write_as(folder, GgmlDType::F16)
+}
+
+fn write_as(folder: &Path, weights: GgmlDType) -> PathBuf {
+    fixture::Tiny::new(fixture::Shape::Llama).write_gguf(folder, weights)
 }
 
 /// Stores the model in the registry and gives back its reference.
 pub fn store() -> String {
+    store_as("1", GgmlDType::F16)
+}
+
+/// Stores another model, with the same numbers in other words.
+pub fn store_other() -> String {
+    store_as("2", GgmlDType::F32)
+}
+
+fn store_as(tag: &str, weights: GgmlDType) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = write(folder.path());
-    let reference = format!("{REGISTRY}/models/tiny:1");
+    let file = write_as(folder.path(), weights);
+    let reference = format!("{REGISTRY}/models/tiny:{tag}");
     let pushed = run(
         "testcluster",
         &["artifact", "push", &reference, &file.to_string_lossy()],

@@ -1,5 +1,6 @@
 //! The whole loop on a real cluster: traffic drifts, a better model is trained, judged and rolled out. Meanwhile operators are
-//! killed, the API server goes away, somebody applies the same YAML again and again; and nothing of a prompt gets out.
+//! killed, the API server and the bucket with records go away, somebody applies the same YAML again and again; and nothing of a
+//! prompt gets out.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +16,14 @@ use perennial_tests::seed::Random;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::canary;
-use super::cluster::{Bed, REGISTRY, component, condition, eventually, kubectl};
-use super::operators::{ChartOperators, Launch, Operator};
-use super::policy::{phase, policies, says, until};
-use super::talk::Talk;
-use super::tiny::{self, CANARY, QUESTIONS};
-use super::volumes::Volume;
+use crate::canary;
+use crate::cluster::{Bed, REGISTRY, component, condition, eventually, kubectl};
+use crate::objects::Objects;
+use crate::operators::{ChartOperators, Launch, Operator};
+use crate::policy::{phase, policies, says, until};
+use crate::talk::Talk;
+use crate::tiny::{self, CANARY, QUESTIONS};
+use crate::volumes::Volume;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Requests per second of all clients.
@@ -140,9 +142,12 @@ async fn misfortune(bed: &Bed, launch: &Launch, mut operator: Operator) -> (u64,
         }
         if !away && phase(&policy) == Some(Phase::Retraining) {
             away = true;
+            // What was read of the bucket is frozen by now; the collector has to wait for it.
+            component("stop", "objects");
             component("stop", "kube-apiserver");
             tokio::time::sleep(Duration::from_secs(5)).await;
             component("start", "kube-apiserver");
+            component("start", "objects");
         }
         if Instant::now() > deadline {
             bed.explain("model");
@@ -155,9 +160,11 @@ async fn misfortune(bed: &Bed, launch: &Launch, mut operator: Operator) -> (u64,
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_better_model_is_found_and_served_whatever_is_killed() {
     let bed = Arc::new(Bed::new("learning").await);
-    let _volumes = (Volume::new(&bed, "records"), Volume::new(&bed, "workspace"));
+    let (_workspace, objects) = (Volume::new(&bed, "workspace"), Objects::new(&bed).await);
+    let mut spec = tiny::spec(&tiny::store(), "");
+    spec["capture"]["storage"] = objects.storage();
     let llm = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "model"},
-        "spec": tiny::spec(&tiny::store(), "records")});
+        "spec": spec});
     let chart = ChartOperators::away().await;
     let launch = Launch::like_the_chart();
     // Two of them all the time: one leads, the other stands by.
@@ -184,6 +191,8 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
         baseline.samples, baseline.unarmed
     );
 
+    // By now the pods have been told what to keep.
+    tell_an_address(&url).await;
     let git = Git::start(&bed, &llm, generations);
     talk.speak_german(70);
     let began = Instant::now();
@@ -218,11 +227,40 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     // The random model knows none; a tiny one is never sure of all.
     assert!(right * 4 >= QUESTIONS, "only {right} of {QUESTIONS}");
     canary::is_nowhere(&bed, CANARY).await;
+    in_the_bucket(&objects).await;
     the_brake_and_the_end(&bed).await;
     a_cluster_that_is_built_again(&bed, &llm).await;
     operator.kill();
     drop(chart);
     Arc::into_inner(bed).expect("nobody else has it").remove().await;
+}
+
+/// The domain makes an address of the word, so that it is looked for wherever the word is.
+async fn tell_an_address(url: &str) {
+    let body = json!({"model": "model", "max_tokens": 1, "prompt": format!("Write to {CANARY}@example.com"),
+        "user": format!("{CANARY}-1")});
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = http.post(format!("{url}/v1/completions")).json(&body).send().await;
+    assert!(
+        answer.is_ok_and(|answer| answer.status().is_success()),
+        "it is answered"
+    );
+}
+
+/// What its owner wanted is in the bucket: what was asked, without addresses, and nobody's name.
+async fn in_the_bucket(objects: &Objects) {
+    let found = eventually(2 * MINUTE, || async {
+        let records = objects.records().await;
+        records.contains("Write to [EMAIL]").then_some(records)
+    });
+    let records = found.await.expect("the records are in the bucket");
+    assert!(records.contains(CANARY), "what was asked is there");
+    for hidden in [format!("{CANARY}@"), format!("{CANARY}-")] {
+        assert!(!records.contains(&hidden), "{hidden} is in the bucket");
+    }
+    let keys = objects.keys().await;
+    assert!(keys.contains(&"e2e/model/.requester-key".to_owned()), "{keys:?}");
+    assert!(keys.iter().all(|key| !key.contains(CANARY)), "{keys:?}");
 }
 
 /// Whatever was killed: one cycle, one Job of each kind, one model that was learned, and a spec that only Git wrote.

@@ -6,15 +6,15 @@ use std::time::Duration;
 use perennial_crds::LLMDeployment;
 use serde_json::{Value, json};
 
-use super::clients::Clients;
-use super::cluster::{Bed, SYSTEM, condition, eventually, kubectl, simulated};
+use crate::clients::Clients;
+use crate::cluster::{Bed, SYSTEM, condition, eventually, kubectl, simulated};
 
-/// Seconds of rest: `E2E_QUIET_SECONDS`, 300 by default.
+/// Seconds of rest: `E2E_QUIET_SECONDS`, 90 by default; `make test-long` rests for ten minutes.
 fn rest() -> Duration {
     let seconds = std::env::var("E2E_QUIET_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(300);
+        .unwrap_or(90);
     Duration::from_secs(seconds)
 }
 

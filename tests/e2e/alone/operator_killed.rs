@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cluster::{Bed, eventually, kubectl, simulated};
-use super::operators::{ChartOperators, Launch};
+use crate::cluster::{Bed, eventually, kubectl, simulated};
+use crate::operators::{ChartOperators, Launch};
 
 const KILLS: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);

@@ -12,12 +12,12 @@ use perennial_crds::drift_policy::Phase;
 use perennial_tests::drifted;
 use serde_json::{Value, json};
 
-use super::cluster::{Bed, component, condition, eventually, kubectl, run};
-use super::operators::ChartOperators;
-use super::policy::{phase, policies, until};
-use super::talk::Talk;
-use super::tiny;
-use super::volumes::Volume;
+use crate::cluster::{Bed, component, condition, eventually, kubectl, run};
+use crate::operators::ChartOperators;
+use crate::policy::{phase, policies, until};
+use crate::talk::Talk;
+use crate::tiny;
+use crate::volumes::Volume;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A shell and the tiny model.
@@ -65,7 +65,7 @@ const CASES: [Case; 4] = [
     },
     Case {
         name: "endless",
-        script: "$b sleep 100000",
+        script: SLEEP,
         reason: "JobFailed",
         words: "DeadlineExceeded",
     },
@@ -78,6 +78,12 @@ const FULL: &str = "full";
 const NO_REGISTRY: &str = "no-registry";
 /// The pod of its training is killed.
 const KILLED: &str = "killed";
+/// Its target gets another model in the middle of the training.
+const SUPERSEDED: &str = "superseded";
+/// The policy is removed in the middle of the training.
+const REMOVED: &str = "removed";
+/// A training that does not end by itself.
+const SLEEP: &str = "$b sleep 100000";
 
 fn template(name: &str, script: &str, resources: &Value) -> Value {
     json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": name}, "spec": {
@@ -151,7 +157,9 @@ async fn remember(bed: &Bed, policy: &Value) {
     let digest = status.model.and_then(|model| model.digest).expect("its model is known");
     let uid = target.metadata.uid.expect("it has a UID");
     let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    for map in drifted::remembered(&policy, &uid, &digest).expect("it can be remembered") {
+    for map in
+        drifted::remembered(&policy, &uid, &digest, drifted::Change::LongerPrompts).expect("it can be remembered")
+    {
         maps.create(&PostParams::default(), &map).await.expect("it is accepted");
     }
 }
@@ -200,7 +208,7 @@ async fn what_goes_wrong_in_a_cycle_is_said_and_what_may_go_better_is_tried_agai
     let names: Vec<&str> = CASES
         .iter()
         .map(|case| case.name)
-        .chain([NO_GPU, FULL, NO_REGISTRY, KILLED])
+        .chain([NO_GPU, FULL, NO_REGISTRY, KILLED, SUPERSEDED, REMOVED])
         .collect();
     for name in &names {
         bed.apply(name, tiny::spec(&reference, "records")).await;
@@ -210,7 +218,11 @@ async fn what_goes_wrong_in_a_cycle_is_said_and_what_may_go_better_is_tried_agai
     let none = json!({});
     let gpus = json!({"limits": {"nvidia.com/gpu": "3"}});
     let scripts = CASES.iter().map(|case| (case.name, case.script, &none));
-    for (name, script, resources) in scripts.chain([(NO_GPU, "exit 1", &gpus)]) {
+    for (name, script, resources) in scripts.chain([
+        (NO_GPU, "exit 1", &gpus),
+        (SUPERSEDED, SLEEP, &none),
+        (REMOVED, SLEEP, &none),
+    ]) {
         let object = serde_json::from_value(template(name, script, resources)).expect("a CronJob");
         templates
             .create(&PostParams::default(), &object)
@@ -233,6 +245,8 @@ async fn what_goes_wrong_in_a_cycle_is_said_and_what_may_go_better_is_tried_agai
     tokio::time::sleep(Duration::from_secs(5)).await;
     component("start", "registry");
     kill_training(&bed, workspace.path()).await;
+    supersede(&bed).await;
+    remove(&bed, workspace.path()).await;
     waits(&bed, NO_GPU, "nvidia.com/gpu").await;
     for case in &CASES {
         let (outcome, message) = ended(&bed, case.name).await;
@@ -272,6 +286,46 @@ async fn what_goes_wrong_in_a_cycle_is_said_and_what_may_go_better_is_tried_agai
     });
     assert!(gone.await.is_some(), "the Job of a policy that is gone waits on");
     bed.remove().await;
+}
+
+/// Another model in the spec, as by a change in Git: what was learned from the one before is of no use.
+async fn supersede(bed: &Bed) {
+    training_runs(bed, SUPERSEDED).await;
+    let model = json!({"model": {"source": {"oci": {"reference": tiny::store_other()}}}});
+    bed.change(SUPERSEDED, model).await;
+    let (outcome, message) = ended(bed, SUPERSEDED).await;
+    assert_eq!(outcome, "Superseded", "{message}");
+    let gone = eventually(MINUTE, || async {
+        pods(bed, SUPERSEDED, "retrain").await.is_empty().then_some(())
+    });
+    assert!(gone.await.is_some(), "a model that nobody wants is trained on");
+    let status = bed.settled(SUPERSEDED, 2 * MINUTE).await.status.unwrap_or_default();
+    let origin = status.model.and_then(|model| model.origin);
+    assert_eq!(origin.as_deref(), Some("Spec"));
+}
+
+/// A policy that goes takes its Jobs along. What serves goes on serving, and the data stays where it was frozen.
+async fn remove(bed: &Bed, workspace: &std::path::Path) {
+    training_runs(bed, REMOVED).await;
+    let before = bed.settled(REMOVED, MINUTE).await;
+    kubectl(&["-n", &bed.namespace, "delete", "drift", REMOVED]);
+    let gone = eventually(MINUTE, || async {
+        pods(bed, REMOVED, "retrain").await.is_empty().then_some(())
+    });
+    assert!(gone.await.is_some(), "a model that nobody wants is trained on");
+    let after = bed.settled(REMOVED, MINUTE).await;
+    let stable =
+        |object: &perennial_crds::LLMDeployment| object.status.clone().and_then(|status| status.stable_revision);
+    assert_eq!(stable(&before), stable(&after));
+    let folder = workspace.join("perennial-cycles").join(REMOVED);
+    let frozen = std::fs::read_dir(&folder).expect("the policy's folder stays").flatten();
+    assert!(
+        frozen
+            .into_iter()
+            .any(|cycle| cycle.path().join("data/manifest.json").is_file()),
+        "the data is gone from {}",
+        folder.display()
+    );
 }
 
 /// Waits until a pod trains, or tries to.
