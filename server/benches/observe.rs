@@ -6,16 +6,16 @@
 //! processor's; the median of many. Writes target/bench/observe.json, or the file after `--out`.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use perennial_crds::capture::Level;
-use perennial_drift::features::{Encoder, Extractor};
-use perennial_drift::pane::layout::Layout;
 use perennial_server::capture::{BUFFER_BYTES, Capture, Draft, Rules, Texts};
 use perennial_server::metrics::{Metrics, Outcome};
-use perennial_server::observation::{End, Observer, Panes, Question, Record, Recording};
+use perennial_server::observation::{End, Extraction, Observer, Panes, Question, Record, Recording, StaticEncoder};
+use safetensors::tensor::{Dtype, TensorView};
 
 /// Source code with its comments, about four characters a token: rather dearer than prose.
 const TEXT: &str = include_str!("../src/observation/record.rs");
@@ -91,10 +91,10 @@ fn quantiles(mut times: Vec<Duration>) -> (f64, f64) {
 }
 
 /// Each request finds the threads asleep, which is the dearest case: they have to be woken.
-fn path(sample: &Sample, keep: bool) -> (f64, f64) {
+fn path(sample: &Sample, keep: bool, encoder: Option<StaticEncoder>) -> (f64, f64) {
     let metrics = Metrics::new("m", false).unwrap();
     let (counters, kept) = (metrics.observation.clone(), metrics.capture.clone());
-    let observer = Observer::start(counters.clone()).unwrap();
+    let observer = Observer::start(counters.clone(), encoder).unwrap();
     // Nobody takes the records; the oldest make room, as when a collector is away.
     let capture = Capture::start(kept.clone(), BUFFER_BYTES).unwrap();
     capture.apply(rules(keep));
@@ -137,14 +137,78 @@ fn redact(sample: &Sample) -> (f64, f64) {
     quantiles(times.collect())
 }
 
-fn count(sample: &Sample) -> (f64, f64) {
-    let extractor = Extractor::new(Encoder::Ngrams).unwrap();
+/// An encoder that is made up but of a usual size: 256 numbers for each of 32,000 tokens. It knows every second word of the
+/// text as a whole, and the others by pieces of at most three letters. The one in `PERENNIAL_ENCODER` is taken instead, if
+/// that is set.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    const TOKENS: usize = 32_000;
+    const DIMENSION: usize = 256;
+
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        let words: BTreeSet<String> = TEXT
+            .split(|character: char| !character.is_ascii_alphanumeric())
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let letters = || ('!'..='~').filter(|character| !character.is_ascii_uppercase());
+        let singles = letters().map(String::from);
+        let pairs = letters().flat_map(|first| letters().map(move |second| format!("{first}{second}")));
+        let triples = ('a'..='z').flat_map(|first| {
+            ('a'..='z').flat_map(move |second| ('a'..='z').map(move |third| format!("{first}{second}{third}")))
+        });
+        let pieces = singles.chain(pairs).chain(triples);
+        let mut vocabulary = serde_json::Map::new();
+        let tokens = std::iter::once("[UNK]".to_owned())
+            .chain(words.into_iter().step_by(2))
+            .chain(pieces.flat_map(|piece| [format!("##{piece}"), piece]));
+        for token in tokens.take(Self::TOKENS) {
+            let id = vocabulary.len();
+            vocabulary.entry(token).or_insert(id.into());
+        }
+        let tokenizer = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+            "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocabulary},
+        });
+        let numbers: Vec<u8> = (0..Self::TOKENS * Self::DIMENSION)
+            .flat_map(|position| ((position * 7919 % 2003) as f32 / 1000.0 - 1.0).to_le_bytes())
+            .collect();
+        let shape = vec![Self::TOKENS, Self::DIMENSION];
+        let view = TensorView::new(Dtype::F32, shape, &numbers).unwrap();
+        let weights = safetensors::serialize([("embeddings", view)], None).unwrap();
+        std::fs::write(files.0.path().join("model.safetensors"), weights).unwrap();
+        std::fs::write(files.0.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        files
+    }
+
+    fn encoder(&self) -> StaticEncoder {
+        let own = std::env::var_os("PERENNIAL_ENCODER").map(PathBuf::from);
+        StaticEncoder::load(own.as_deref().unwrap_or(self.0.path()), None).unwrap()
+    }
+}
+
+/// What the encoder alone does with a prompt.
+fn embed(sample: &Sample, encoder: &StaticEncoder) -> (f64, f64) {
+    let times = (0..ROUNDS).map(|_| {
+        let began = Instant::now();
+        black_box(encoder.embed(black_box(&sample.prompt))).unwrap();
+        began.elapsed()
+    });
+    quantiles(times.collect())
+}
+
+fn count(sample: &Sample, encoder: Option<StaticEncoder>) -> (f64, f64) {
+    let extraction = Extraction::new(encoder).unwrap();
     let capture = Capture::start(Metrics::new("m", false).unwrap().capture, BUFFER_BYTES).unwrap();
-    let mut panes = Panes::new(Layout::of(extractor.recipe()), 1);
+    let mut panes = Panes::new(extraction.layout(), 1);
     let times = (0..ROUNDS).map(|number| {
         let (record, _) = sample.record(&capture, number);
         let began = Instant::now();
-        let features = extractor.features(&black_box(&record).exchange());
+        let features = extraction.features(black_box(&record));
         panes.record(1_764_547_200 + number as i64 / 100, &features);
         began.elapsed()
     });
@@ -172,16 +236,26 @@ fn main() {
         },
         PathBuf::from,
     );
+    let files = Files::new();
     let mut figures = Vec::new();
     for tokens in [100, 1000] {
         let sample = Sample::new(tokens);
-        let ((off, off_99), (count, count_99)) = (path(&sample, false), count(&sample));
-        let ((on, on_99), (redact, redact_99)) = (path(&sample, true), redact(&sample));
+        let ((off, off_99), (n_grams, n_grams_99)) = (path(&sample, false, None), count(&sample, None));
+        let ((on, on_99), (redact, redact_99)) = (path(&sample, true, None), redact(&sample));
+        let ((with, with_99), (encoded, encoded_99), (embed, embed_99)) = (
+            path(&sample, false, Some(files.encoder())),
+            count(&sample, Some(files.encoder())),
+            embed(&sample, &files.encoder()),
+        );
         println!("{tokens} tokens of prompt and answer: on the request's path");
         println!(
             "    {off:.2} µs ({off_99:.2} µs in 1 of 100) with capture off, {on:.2} µs ({on_99:.2} µs) with it on;"
         );
-        println!("    {count:.1} µs ({count_99:.1} µs) on the observer's thread,");
+        println!("    {n_grams:.1} µs ({n_grams_99:.1} µs) on the observer's thread,");
+        println!(
+            "    {with:.2} µs ({with_99:.2} µs) on the path and {encoded:.1} µs ({encoded_99:.1} µs) on the thread with an"
+        );
+        println!("    encoder, of which {embed:.1} µs ({embed_99:.1} µs) to embed the prompt;");
         println!("    {redact:.1} µs ({redact_99:.1} µs) on the thread of capture");
         figures.push(figure(
             &format!("observe.path.{tokens}"),
@@ -198,7 +272,19 @@ fn main() {
         figures.push(figure(
             &format!("observe.thread.{tokens}"),
             &format!("Counting a request of {tokens} tokens: on the observer's thread"),
-            count,
+            n_grams,
+            None,
+        ));
+        figures.push(figure(
+            &format!("observe.encoder.path.{tokens}"),
+            &format!("Counting a request of {tokens} tokens with an encoder: on its own path"),
+            with,
+            Some(20.0),
+        ));
+        figures.push(figure(
+            &format!("observe.encoder.thread.{tokens}"),
+            &format!("Counting a request of {tokens} tokens with an encoder: on the observer's thread"),
+            encoded,
             None,
         ));
         figures.push(figure(

@@ -8,6 +8,7 @@ use perennial_crds::capture::POD_DIRECTORY;
 use perennial_crds::serving::{SCRATCH_DIRECTORY, TERMINATION_PATH};
 use perennial_engine::Limits;
 use perennial_engine::simulated::SimulatedSettings;
+use perennial_loader::Digest;
 
 use crate::capture::BUFFER_BYTES;
 
@@ -130,6 +131,13 @@ pub struct ServeArguments {
     /// Most bytes of kept requests that wait for the collector; beyond that the oldest are dropped.
     #[arg(long, env = "PERENNIAL_CAPTURE_BUFFER_BYTES", value_name = "BYTES", default_value_t = BUFFER_BYTES as u64, value_parser = clap::value_parser!(u64).range(2 << 20..=1 << 32))]
     pub capture_buffer_bytes: u64,
+    /// What embeds prompts for drift instead of their n-grams: a directory with static embeddings, model.safetensors and
+    /// tokenizer.json.
+    #[arg(long, env = "PERENNIAL_ENCODER", value_name = "DIRECTORY")]
+    pub encoder: Option<PathBuf>,
+    /// The only encoder that is acceptable: sha256sum model.safetensors tokenizer.json | sha256sum.
+    #[arg(long, env = "PERENNIAL_ENCODER_SHA256", value_name = "HEX", requires = "encoder", value_parser = sha256)]
+    pub encoder_sha256: Option<Digest>,
     /// Export every metric under another system's name too.
     #[arg(long, env = "PERENNIAL_METRICS_ALIAS", value_name = "SYSTEM")]
     pub metrics_alias: Option<MetricsAlias>,
@@ -220,6 +228,10 @@ pub enum MetricsAlias {
     Vllm,
 }
 
+fn sha256(text: &str) -> Result<Digest, String> {
+    Digest::from_hex(text).ok_or_else(|| "must be 64 hexadecimal digits".to_owned())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
@@ -279,5 +291,29 @@ mod tests {
         assert_eq!(arguments.metrics_address.port(), perennial_crds::serving::METRICS_PORT);
         assert_eq!(arguments.pod_directory, std::path::Path::new(POD_DIRECTORY));
         assert_eq!(arguments.capture_buffer_bytes, 16 << 20);
+        assert_eq!((arguments.encoder, arguments.encoder_sha256), (None, None));
+    }
+
+    #[test]
+    fn a_pin_is_of_an_encoder_and_a_digest() {
+        let parse = |flags: &str| {
+            let line = format!("perennial-server serve --served-model-name a {flags}");
+            Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+        };
+        let digits = "0123456789abcDEF".repeat(4);
+        let Command::Serve(arguments) = parse(&format!("--encoder /e --encoder-sha256 {digits}"))
+            .expect("arguments")
+            .command
+        else {
+            panic!("not serve")
+        };
+        assert_eq!(arguments.encoder_sha256, Digest::from_hex(&digits));
+        for (flags, part) in [
+            (format!("--encoder-sha256 {digits}"), "--encoder <DIRECTORY>"),
+            ("--encoder /e --encoder-sha256 abc".to_owned(), "64 hexadecimal digits"),
+        ] {
+            let error = parse(&flags).expect_err("refused");
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

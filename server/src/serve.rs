@@ -27,7 +27,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub async fn serve(arguments: &ServeArguments, stop: CancellationToken) -> Result<(), StartupError> {
     let alias = arguments.metrics_alias == Some(MetricsAlias::Vllm);
     let capture_bytes = usize::try_from(arguments.capture_buffer_bytes).unwrap_or(usize::MAX);
-    let shared = Shared::new(arguments.served_model_name.clone(), alias, capture_bytes);
+    let encoder = startup::encoder(arguments).await?;
+    let shared = Shared::with_encoder(arguments.served_model_name.clone(), alias, capture_bytes, encoder);
     let shared = Arc::new(shared.map_err(|error| StartupError::Internal(error.to_string()))?);
     let no_more_records = CancellationToken::new();
     let keeping = keep(&shared, arguments, no_more_records.clone()).await?;

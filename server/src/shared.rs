@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::capture::{Capture, CaptureError};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::observation::{Observer, ObserverError};
+use crate::observation::{Observer, ObserverError, StaticEncoder};
 use crate::text::Service;
 
 /// Why a server has no state.
@@ -50,14 +50,27 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A server that has not loaded its model. Of what it keeps of requests, at most `capture_bytes` wait for the collector.
+    /// A server that has not loaded its model, and embeds prompts by their n-grams. Of what it keeps of requests, at most `capture_bytes` wait for the collector.
     ///
     /// # Errors
     /// When the metrics cannot be registered, or requests not be observed or kept.
     pub fn new(served_model_name: String, vllm_alias: bool, capture_bytes: usize) -> Result<Self, SharedError> {
+        Self::with_encoder(served_model_name, vllm_alias, capture_bytes, None)
+    }
+
+    /// The same with an encoder of prompts.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn with_encoder(
+        served_model_name: String,
+        vllm_alias: bool,
+        capture_bytes: usize,
+        encoder: Option<StaticEncoder>,
+    ) -> Result<Self, SharedError> {
         let metrics = Metrics::new(&served_model_name, vllm_alias)?;
         Ok(Self {
-            observer: Observer::start(metrics.observation.clone())?,
+            observer: Observer::start(metrics.observation.clone(), encoder)?,
             capture: Capture::start(metrics.capture.clone(), capture_bytes)?,
             metrics,
             served_model_name,

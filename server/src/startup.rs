@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{EngineKind, ServeArguments, SourceArguments};
 use crate::lifecycle::Phase;
+use crate::observation::StaticEncoder;
 use crate::shared::Shared;
 use crate::termination::StartupError;
 use crate::text::{Asked, ChatTemplate, Demux, Finish, Service, TextOptions};
@@ -63,6 +64,30 @@ pub async fn bring_up(
     Ok(())
 }
 
+/// Reads the encoder of prompts that the arguments name.
+///
+/// # Errors
+/// [`StartupError`]; its text says what to do.
+pub async fn encoder(arguments: &ServeArguments) -> Result<Option<StaticEncoder>, StartupError> {
+    let Some(directory) = arguments.encoder.clone() else {
+        return Ok(None);
+    };
+    let pinned = arguments.encoder_sha256;
+    let loading = tokio::task::spawn_blocking(move || StaticEncoder::load(&directory, pinned));
+    let encoder = loading
+        .await
+        .map_err(|error| StartupError::Internal(format!("loading the encoder: {error}")))??;
+    tracing::info!(
+        sha256 = encoder.digest().hex(),
+        pinned = pinned.is_some(),
+        rows = encoder.rows(),
+        dimension = encoder.dimension(),
+        memory_bytes = encoder.bytes(),
+        "prompts are embedded by the encoder that was given"
+    );
+    Ok(Some(encoder))
+}
+
 async fn load(
     shared: &Arc<Shared>,
     arguments: &ServeArguments,
@@ -79,7 +104,10 @@ async fn load(
     let options = LoadOptions {
         max_length: arguments.max_context_tokens.map(|tokens| tokens as usize),
         max_running: arguments.max_running as usize,
-        memory: arguments.memory,
+        memory: remaining(
+            arguments.memory.or_else(perennial_engine::memory::limit),
+            shared.observer.encoder_bytes(),
+        ),
     };
     let loading = tokio::task::spawn_blocking(move || model::load(&local.files, &options));
     let loaded = loading
@@ -100,6 +128,11 @@ async fn load(
         tokenizer,
         template: chat_template,
     })
+}
+
+/// What the encoder takes is not there for the model.
+fn remaining(limit: Option<u64>, encoder: u64) -> Option<u64> {
+    limit.map(|limit| limit.saturating_sub(encoder))
 }
 
 async fn simulate(shared: &Shared, arguments: &ServeArguments) -> Result<Loaded, StartupError> {

@@ -6,6 +6,8 @@ use perennial_crds::serving::{FailureReason, Termination};
 use perennial_engine::ModelError;
 use perennial_loader::LoadError;
 
+use crate::observation::EncoderError;
+
 /// Kubernetes keeps this much.
 const MAX_BYTES: usize = 4096;
 
@@ -15,6 +17,9 @@ pub enum StartupError {
     /// Arguments or environment are wrong.
     #[error("{0}")]
     Arguments(String),
+    /// `--encoder` names something that is none.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
     /// The model could not be brought here.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -34,7 +39,7 @@ impl StartupError {
     #[must_use]
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Arguments(_) => FailureReason::InvalidArguments,
+            Self::Arguments(_) | Self::Encoder(_) => FailureReason::InvalidArguments,
             Self::Load(error) => error.reason(),
             Self::Model(error) => match error {
                 ModelError::Read { .. } => FailureReason::ModelNotFound,

@@ -6,6 +6,9 @@
     reason = "a helper that fails is a failed test"
 )]
 
+#[path = "encoder/mod.rs"]
+mod encoder;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -13,7 +16,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use perennial_crds::serving::{FailureReason, Termination};
+use perennial_server::observation::StaticEncoder;
 use tempfile::TempDir;
+
+use crate::encoder::Made;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_perennial-server");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -323,6 +329,60 @@ fn a_failed_start_leaves_its_reason() {
         assert_eq!(words.reason, reason, "{source}: {}", words.message);
         assert!(!words.message.contains('\n'));
     }
+}
+
+#[test]
+fn an_encoder_that_is_not_the_pinned_one_or_none_stops_the_start() {
+    let (made, other) = (Made::new(), Made::other());
+    let directory = TempDir::new().expect("a directory");
+    let address = format!("127.0.0.1:{}", free_port());
+    let start = |encoder: &Path, pin: &str| {
+        let line = format!(
+            "serve --served-model-name m --engine simulated --api-address {address} --metrics-address {address} \
+             --encoder {} --encoder-sha256 {pin}",
+            encoder.display()
+        );
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let (output, words) = run(&arguments, &directory.path().join("termination"));
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        let words = words.expect("last words");
+        assert_eq!(words.reason, FailureReason::InvalidArguments, "{}", words.message);
+        words.message
+    };
+    let message = start(made.path(), &"0".repeat(64));
+    let found = StaticEncoder::load(made.path(), None)
+        .expect("an encoder")
+        .digest()
+        .hex();
+    assert!(
+        message.contains(&found) && message.contains(&"0".repeat(64)),
+        "{message}"
+    );
+    assert!(start(other.path(), &found).contains(&found));
+    assert!(start(&made.file("absent"), &found).contains("there is no directory"));
+}
+
+#[test]
+fn the_digest_of_an_encoder_is_logged_so_that_it_can_be_pinned() {
+    let made = Made::new();
+    let log = made.file("log");
+    let flags = format!("--encoder {}", made.path().display());
+    let server = Server::start_with(&flags, |command| {
+        command.stderr(std::fs::File::create(&log).expect("a file"));
+    });
+    server.wait_until_ready();
+    let found = StaticEncoder::load(made.path(), None)
+        .expect("an encoder")
+        .digest()
+        .hex();
+    let text = std::fs::read_to_string(&log).expect("a log");
+    let line = text
+        .lines()
+        .find(|line| line.contains("encoder"))
+        .expect("a line about it");
+    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&line["sha256"], &line["pinned"]), (&found.into(), &false.into()));
+    assert!(line["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{line}");
 }
 
 #[test]

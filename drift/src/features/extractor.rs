@@ -21,6 +21,9 @@ pub enum Encoder {
         dimension: usize,
         /// Bandwidth of the kernel between vectors of length 1: about the median distance of two prompts.
         bandwidth: f64,
+        /// Which encoder: the first bytes of a SHA-256 of all that its vectors depend on, so that panes of two encoders never
+        /// add. 0 where nothing is known but the vectors.
+        identity: u64,
     },
 }
 
@@ -72,7 +75,9 @@ impl Extractor {
     pub fn with_seed(encoder: Encoder, seed: u64) -> Result<Self, RefusalError> {
         let (dimension, bandwidth) = match encoder {
             Encoder::Ngrams => (embedding::DIMENSION, embedding::BANDWIDTH),
-            Encoder::External { dimension, bandwidth } => (dimension, bandwidth),
+            Encoder::External {
+                dimension, bandwidth, ..
+            } => (dimension, bandwidth),
         };
         let refusals = Refusals::new()?;
         let recipe = Recipe {

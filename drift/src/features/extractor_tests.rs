@@ -1,5 +1,6 @@
 use super::super::{FinishReason, LANGUAGES, ONE, TOKEN_BUCKETS};
 use super::*;
+use crate::pane::layout::Layout;
 use crate::signal::Signal;
 use proptest::prelude::*;
 
@@ -26,6 +27,7 @@ fn encoders_are_never_mixed() {
     let external = Extractor::new(Encoder::External {
         dimension: 2,
         bandwidth: 0.5,
+        identity: 7,
     })
     .unwrap();
     let without = Exchange {
@@ -39,6 +41,28 @@ fn encoders_are_never_mixed() {
         extractor().features(&without).fourier
     );
     assert_ne!(external.recipe(), extractor().recipe());
+}
+
+#[test]
+fn panes_of_two_encoders_do_not_add_and_those_of_n_grams_are_what_they_were() {
+    let layout = |encoder| Layout::of(Extractor::new(encoder).unwrap().recipe()).fingerprint();
+    let external = |dimension, bandwidth, identity| {
+        layout(Encoder::External {
+            dimension,
+            bandwidth,
+            identity,
+        })
+    };
+    let all = [
+        layout(Encoder::Ngrams),
+        external(2, 1.0, 1),
+        external(2, 1.0, 2),
+        external(3, 1.0, 1),
+        external(2, 0.5, 1),
+    ];
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    // Baselines that were learned in this layout stay valid only as long as it is this one.
+    assert_eq!(format!("{:016x}", all[0]), "8d12c3074d2e2348");
 }
 
 #[test]

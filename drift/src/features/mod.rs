@@ -13,6 +13,7 @@ pub mod language;
 mod numbers;
 pub mod refusal;
 pub mod repetition;
+pub mod table;
 
 pub use extractor::{Encoder, Extractor, Recipe};
 pub use numbers::{Features, NUMERIC, RATES};

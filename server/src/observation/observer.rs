@@ -6,15 +6,17 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use parking_lot::Mutex;
 use perennial_crds::serving::{Observation, PanesPage};
 use perennial_drift::features::refusal::RefusalError;
-use perennial_drift::features::{Encoder, Extractor};
-use perennial_drift::pane::layout::Layout;
 
+use super::encoder::StaticEncoder;
+use super::extraction::Extraction;
 use super::panes::{ObservationError, Panes};
+use super::rated::Rated;
 use super::record::Record;
 use crate::metrics::ObservationCounters;
 use crate::shared::seconds_since_1970;
 
-/// Ended requests that may wait to be counted: some 10 MiB if all are as long as can be. One takes about 0.2 ms.
+/// Ended requests that may wait to be counted: some 10 MiB if all are as long as can be. One takes about 0.2 ms,
+/// with an encoder up to 1 ms.
 const WAITING: usize = 256;
 
 /// Why nothing can be observed.
@@ -32,24 +34,33 @@ pub enum ObserverError {
 pub struct Observer {
     ended: SyncSender<Record>,
     panes: Arc<Mutex<Panes>>,
+    rated: Mutex<Rated>,
+    encoder_bytes: u64,
     counters: ObservationCounters,
 }
 
 impl Observer {
-    /// Starts the thread, which ends with the observer.
+    /// Starts the thread, which ends with the observer. Prompts are embedded by the encoder, without one by their n-grams.
     ///
     /// # Errors
     /// When the features or the thread cannot be made.
-    pub fn start(counters: ObservationCounters) -> Result<Self, ObserverError> {
-        let extractor = Extractor::new(Encoder::Ngrams)?;
-        let panes = Panes::new(Layout::of(extractor.recipe()), random());
+    pub fn start(counters: ObservationCounters, encoder: Option<StaticEncoder>) -> Result<Self, ObserverError> {
+        let extraction = Extraction::new(encoder)?;
+        let encoder_bytes = extraction.encoder_bytes();
+        let panes = Panes::new(extraction.layout(), random());
         let panes = Arc::new(Mutex::new(panes));
         let (ended, waiting) = sync_channel(WAITING);
         let (counted, observed) = (Arc::clone(&panes), counters.observed.clone());
         std::thread::Builder::new()
             .name("observer".to_owned())
-            .spawn(move || run(&waiting, &extractor, &counted, &observed))?;
-        Ok(Self { ended, panes, counters })
+            .spawn(move || run(&waiting, &extraction, &counted, &observed))?;
+        Ok(Self {
+            ended,
+            panes,
+            rated: Mutex::default(),
+            encoder_bytes,
+            counters,
+        })
     }
 
     /// Hands over a request that ended. Never waits: while too many are waiting it is dropped and counted as such.
@@ -57,6 +68,20 @@ impl Observer {
         if self.ended.try_send(record).is_err() {
             self.counters.dropped.inc();
         }
+    }
+
+    /// Counts what a person thought of an answer: once for each request, so that feedback may be sent again.
+    pub fn rate(&self, request: &str, bad: bool) {
+        if self.rated.lock().is_new(request) {
+            let now = now();
+            self.panes.lock().rate(now, bad);
+        }
+    }
+
+    /// What the encoder of prompts takes of memory; 0 without one.
+    #[must_use]
+    pub fn encoder_bytes(&self) -> u64 {
+        self.encoder_bytes
     }
 
     /// The closed panes behind `after`, all that are kept for `None`.
@@ -75,9 +100,9 @@ impl Observer {
     }
 }
 
-fn run(ended: &Receiver<Record>, extractor: &Extractor, panes: &Mutex<Panes>, observed: &prometheus::IntCounter) {
+fn run(ended: &Receiver<Record>, extraction: &Extraction, panes: &Mutex<Panes>, observed: &prometheus::IntCounter) {
     while let Ok(record) = ended.recv() {
-        let features = extractor.features(&record.exchange());
+        let features = extraction.features(&record);
         // Not kept any longer than needed, and not under the lock.
         drop(record);
         let now = now();
@@ -117,7 +142,7 @@ mod tests {
     #[test]
     fn what_finds_no_place_is_dropped_and_counted_and_nobody_waits() {
         let counters = Metrics::new("m", false).expect("metrics").observation;
-        let observer = Observer::start(counters.clone()).expect("an observer");
+        let observer = Observer::start(counters.clone(), None).expect("an observer");
         // The thread stops at its first record while this is held.
         let held = observer.panes.lock();
         for _ in 0..WAITING + 10 {
@@ -133,7 +158,7 @@ mod tests {
         }
         assert_ne!(
             observer.page(None).boot_id,
-            Observer::start(counters).expect("another").page(None).boot_id
+            Observer::start(counters, None).expect("another").page(None).boot_id
         );
     }
 }

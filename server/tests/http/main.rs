@@ -9,6 +9,9 @@
 mod api;
 mod capture;
 mod collector;
+mod encoder;
+#[path = "../encoder/mod.rs"]
+mod encoder_files;
 mod feedback;
 mod lifecycle;
 mod panes;

@@ -25,7 +25,8 @@ pub async fn server(flags: &str) -> Arc<Shared> {
         panic!("not serve")
     };
     let bytes = usize::try_from(arguments.capture_buffer_bytes).expect("a size");
-    let shared = Arc::new(Shared::new(MODEL.to_owned(), true, bytes).expect("metrics"));
+    let encoder = startup::encoder(&arguments).await.expect("an encoder");
+    let shared = Arc::new(Shared::with_encoder(MODEL.to_owned(), true, bytes, encoder).expect("metrics"));
     startup::bring_up(&shared, &arguments, &CancellationToken::new())
         .await
         .expect("a model");

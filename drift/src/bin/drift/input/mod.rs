@@ -173,7 +173,12 @@ impl<'a> Reader<'a> {
         let (encoder, layout) = match input.embeddings {
             None => (Encoder::Ngrams, Layout::default()),
             Some((dimension, bandwidth)) => (
-                Encoder::External { dimension, bandwidth },
+                // Which encoder made the vectors is known to whoever recorded them.
+                Encoder::External {
+                    dimension,
+                    bandwidth,
+                    identity: 0,
+                },
                 Layout::new(&format!("external-{dimension}-{bandwidth}")),
             ),
         };
