@@ -150,7 +150,7 @@ async fn what_servers_counted_while_no_operator_was_there_is_read_and_what_they_
     drop(chart);
     let after = until(&bed, "watch", "aware of the gap", 2 * MINUTE, |policy| {
         let now = policy.status.as_ref().and_then(|status| status.observation.as_ref());
-        now.is_some_and(|now| now.panes_lost > before.panes_lost && now.last_pane > before.last_pane)
+        now.is_some_and(|now| now.gaps > before.gaps && now.last_pane > before.last_pane)
     })
     .await;
     println!(
