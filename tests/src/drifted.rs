@@ -61,8 +61,9 @@ fn memory(policy: &DriftPolicy, target: &str, base: &str, change: Change) -> Res
                 ..Exchange::default()
             }));
         }
-        for rating in 0..10 {
-            pane.add_rating(rating < if has_changed(Change::WorseRatings) { 6 } else { 1 });
+        // A baseline needs a thousand.
+        for rating in 0..20 {
+            pane.add_rating(rating < if has_changed(Change::WorseRatings) { 12 } else { 2 });
         }
         let interval = Interval {
             start,
