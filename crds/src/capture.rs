@@ -33,7 +33,7 @@ pub enum Level {
     /// Counts, sums and hashes, in which no text can be found.
     #[default]
     Features,
-    /// Prompts and answers of a sample of requests, redacted, on your own volume.
+    /// Prompts and answers of a sample of requests, redacted, in your own storage.
     Payload,
 }
 

@@ -183,20 +183,32 @@ impl World {
 
 #[test]
 fn a_month_without_a_change_is_quiet_and_a_change_after_it_is_not() {
-    month(&[1]);
+    assert_eq!(month(&[1]), 0);
 }
 
+/// What is promised is a chance: 50 in 1000 for a suspicion within 90 days, so below 0.14 in nine months, and below 0.01 for two.
 #[test]
 #[ignore = "takes minutes; make test-long"]
-fn many_months_without_a_change_are_quiet() {
-    month(&[2, 3, 4, 5, 6, 7, 8, 9, 10]);
+fn many_months_without_a_change_are_as_quiet_as_promised() {
+    let seeds: Vec<u64> = match std::env::var("DRIFT_MONTHS_FROM")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        Some(first) => (first..first + 9).collect(),
+        None => (2..=10).collect(),
+    };
+    let suspicions = month(&seeds);
+    println!("{suspicions} suspicions in {} months", seeds.len());
+    assert!(suspicions <= 1, "{suspicions}");
 }
 
-fn month(seeds: &[u64]) {
+/// Plays a month for each of the seeds, and a change after it. How often something was suspected before; nothing may be more.
+fn month(seeds: &[u64]) -> u32 {
     let spec: DriftPolicySpec = serde_json::from_value(json!({"targetRef": {"name": "tiny"}})).unwrap();
+    let mut suspicions = 0;
     for &seed in seeds {
         let mut world = World::new(seed, &spec);
-        let (mut compared, mut away) = (0, 0..0);
+        let (mut compared, mut away, mut before) = (0, 0..0, Phase::Learning);
         for pane in BEGIN..BEGIN + 28 * DAY {
             world.serve(pane, 0.0);
             let day = (pane - BEGIN) / DAY;
@@ -217,14 +229,18 @@ fn month(seeds: &[u64]) {
                 );
                 compared += 1;
             }
+            let phase = world.phase();
             assert!(
-                matches!(world.phase(), Phase::Learning | Phase::Watching),
-                "seed {seed}: {:?} on day {day}: {:?}",
-                world.phase(),
+                matches!(phase, Phase::Learning | Phase::Watching | Phase::Suspected),
+                "seed {seed}: {phase:?} on day {day}: {:?}",
                 world.memory.report()
             );
+            if phase == Phase::Suspected && before != phase {
+                println!("seed {seed}: suspected on day {day}");
+                suspicions += 1;
+            }
+            before = phase;
         }
-        assert_eq!(world.phase(), Phase::Watching, "seed {seed}");
         let seen = world.memory.seen;
         println!("seed {seed}: {compared} panes are those of a single server byte by byte; {seen:?}");
         assert!(compared > 7_000, "{compared}");
@@ -240,4 +256,5 @@ fn month(seeds: &[u64]) {
         let found = found.unwrap_or_else(|| panic!("seed {seed}: {:?}", world.memory.report()));
         println!("seed {seed}: found after {} h", (found - changed) * SECONDS / 3_600);
     }
+    suspicions
 }

@@ -50,7 +50,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A server that has not loaded its model, and embeds prompts by their n-grams. Of what it keeps of requests, at most `capture_bytes` wait for the collector.
+    /// A server that has not loaded its model, and embeds prompts by their n-grams. Of what it keeps of requests, at most
+    /// `capture_bytes` wait for the collector.
     ///
     /// # Errors
     /// When the metrics cannot be registered, or requests not be observed or kept.

@@ -532,9 +532,21 @@ impl World {
 
     fn remove_a_job(&mut self) {
         let name = self.jobs.keys().next_back().cloned();
-        if let Some(name) = name {
-            self.jobs.remove(&name);
+        if let Some(job) = name.and_then(|name| self.jobs.remove(&name)) {
             self.log.removed_by_hand += 1;
+            // What a Job used that nobody has looked at before it was removed, nobody can know.
+            let seen = self
+                .ledger
+                .cycle
+                .as_ref()
+                .is_some_and(|cycle| cycle.jobs.contains_key(&job.kind));
+            if let State::Ended(end) = &job.state
+                && !seen
+            {
+                let used = (job.cycle.started, end.gpu_seconds);
+                let at = self.log.gpu_seconds.iter().rposition(|one| *one == used);
+                at.map(|at| self.log.gpu_seconds.remove(at));
+            }
         }
     }
 
