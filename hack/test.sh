@@ -18,6 +18,7 @@ for tier in "${tiers[@]}"; do
 done
 wanted() { [[ " ${tiers[*]} " == *" $1 "* ]]; }
 
+hack/setup.sh
 logs=$root/target/test
 rm -rf "$logs"
 mkdir -p "$logs"
