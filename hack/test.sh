@@ -2,19 +2,20 @@
 # Runs the tests, the cheap ones first, and ends with a table. All tiers run even when one fails.
 #
 #   hack/test.sh            all tiers
-#   hack/test.sh TIER...    some of: T0 go charts T2 T3 T4
+#   hack/test.sh TIER...    some of: T0 go charts T2 T3 T4 lint
 #
 # T0 is what needs no cluster (T0 and T1 of the design), T2 real API servers, T3 the same with faults, T4 a
-# whole cluster, which needs root. The Rust parts are built once, by one cargo command, and the test
-# programs are then run as they are. Logs are in target/test. TEST_LONG=1 adds the tests that are ignored
-# because they take long, and lets others take longer.
+# whole cluster, which needs root; lint is hack/lint.sh, beside the tests, which wait for others most of the
+# time. The Rust parts are built once, by one cargo command, and the test programs are then run as they are.
+# Logs are in target/test. TEST_LONG=1 adds the tests that are ignored because they take long, and lets
+# others take longer.
 source "$(dirname "$0")/lib.sh"
 source hack/demo/lib.sh
 
 tiers=("$@")
 [ $# -gt 0 ] || tiers=(T0 go charts T2 T3 T4)
 for tier in "${tiers[@]}"; do
-	case $tier in T0 | go | charts | T2 | T3 | T4) ;; *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "$0"; exit 2 ;; esac
+	case $tier in T0 | go | charts | T2 | T3 | T4 | lint) ;; *) sed -n '2,/^source/{/^source/d;s/^# \{0,1\}//p}' "$0"; exit 2 ;; esac
 done
 wanted() { [[ " ${tiers[*]} " == *" $1 "* ]]; }
 
@@ -151,6 +152,8 @@ rust_tier() {
 	fi
 }
 
+# It takes what processors nobody else wants, and compiles with what the build has left.
+if wanted lint; then begin "lints" nice -n 19 hack/lint.sh; fi
 if wanted T0; then
 	rust_tier run "T0 T1 without cluster" '^(autoscaler|crds|drift|engine|loader|operator|server|trainer) |^tests perennial_tests$'
 fi
@@ -179,6 +182,7 @@ if wanted T4; then
 		testcluster down
 	fi
 fi
+if wanted lint; then end "lints"; fi
 
 printf '\n%-22s %-8s %7s %7s %8s %9s\n' tier result passed failed skipped time
 printf '%s\n' "${rows[@]}"

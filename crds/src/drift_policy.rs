@@ -183,8 +183,8 @@ pub struct FalseAlarmsSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
-    "!has(self.minEffect) || (self.type in ['PromptTokens', 'TokensPerCharacter', 'OutputTokens'] ? !has(self.minEffect.increasePercent) && !has(self.minEffect.mmdMilli) : self.type in ['Language', 'TokenDistribution'] ? !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.increasePercent) && !has(self.minEffect.mmdMilli) : self.type == 'PromptEmbedding' ? !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.psiMilli) && !has(self.minEffect.increasePercent) : !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.psiMilli) && !has(self.minEffect.mmdMilli))"
-).message("minEffect has a measure that this type does not have: PromptTokens, TokensPerCharacter and OutputTokens take shiftMilliSigma and psiMilli, Language and TokenDistribution psiMilli, PromptEmbedding mmdMilli, rates increasePercent"))]
+    "!has(self.minEffect) || (self.type in ['PromptTokens', 'TokensPerCharacter', 'OutputTokens', 'OutputLogprob', 'OutputEntropy'] ? !has(self.minEffect.increasePercent) && !has(self.minEffect.mmdMilli) : self.type in ['Language', 'TokenDistribution'] ? !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.increasePercent) && !has(self.minEffect.mmdMilli) : self.type == 'PromptEmbedding' ? !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.psiMilli) && !has(self.minEffect.increasePercent) : !has(self.minEffect.shiftMilliSigma) && !has(self.minEffect.psiMilli) && !has(self.minEffect.mmdMilli))"
+).message("minEffect has a measure that this type does not have: PromptTokens, TokensPerCharacter, OutputTokens, OutputLogprob and OutputEntropy take shiftMilliSigma and psiMilli, Language and TokenDistribution psiMilli, PromptEmbedding mmdMilli, rates increasePercent"))]
 pub struct SignalSpec {
     /// Your name for it; it is told in status and events.
     #[schemars(
@@ -219,6 +219,10 @@ pub enum SignalType {
     PromptEmbedding,
     /// Tokens of answers.
     OutputTokens,
+    /// How sure the model is of its answers: the mean log-probability of their tokens. Needs no labels.
+    OutputLogprob,
+    /// How open the model's choice was at each token of its answers: the mean entropy.
+    OutputEntropy,
     /// Answers that were cut off by their limit of tokens.
     FinishReasonLength,
     /// Answers that refuse.
@@ -233,13 +237,15 @@ pub enum SignalType {
 
 impl SignalType {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::PromptTokens,
         Self::TokensPerCharacter,
         Self::Language,
         Self::TokenDistribution,
         Self::PromptEmbedding,
         Self::OutputTokens,
+        Self::OutputLogprob,
+        Self::OutputEntropy,
         Self::FinishReasonLength,
         Self::RefusalRate,
         Self::RepetitionRate,

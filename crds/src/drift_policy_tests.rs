@@ -87,6 +87,8 @@ fn a_measure_fits_its_type() {
         ("PromptTokens", &["shiftMilliSigma", "psiMilli"][..]),
         ("TokensPerCharacter", &["shiftMilliSigma", "psiMilli"]),
         ("OutputTokens", &["shiftMilliSigma", "psiMilli"]),
+        ("OutputLogprob", &["shiftMilliSigma", "psiMilli"]),
+        ("OutputEntropy", &["shiftMilliSigma", "psiMilli"]),
         ("Language", &["psiMilli"]),
         ("TokenDistribution", &["psiMilli"]),
         ("PromptEmbedding", &["mmdMilli"]),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::confidence::Confidence;
+
 /// Names one request within one engine; chosen by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
@@ -61,6 +63,8 @@ pub struct Queued {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Updates tell how sure the model was, of one token in [`crate::MEASURED_EVERY`].
+    pub measured: bool,
 }
 
 /// Keeps a request alive: dropping it cancels the request, and its memory is free after the next step.
@@ -138,12 +142,14 @@ pub enum FinishReason {
 }
 
 /// What one step did for one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SequenceUpdate {
     /// Which request.
     pub id: RequestId,
     /// The token produced, if any; an end token is not reported.
     pub token: Option<u32>,
+    /// How sure the model was of the token; of some tokens of a request that is [`Queued::measured`], and `None` of others.
+    pub confidence: Option<Confidence>,
     /// Set on the last update of a request.
     pub finished: Option<FinishReason>,
     /// Set on the first update after the request left the queue: how long it had waited.
@@ -151,7 +157,7 @@ pub struct SequenceUpdate {
 }
 
 /// What one step did; the server hands each part to its request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepUpdate {
     /// At most one entry per request and step; several steps may be merged while nobody reads.
     pub sequences: Vec<SequenceUpdate>,

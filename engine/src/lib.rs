@@ -6,6 +6,7 @@
 
 mod batch;
 mod blocks;
+mod confidence;
 mod contract;
 mod error;
 mod gauges;
@@ -21,6 +22,7 @@ pub mod threads;
 pub mod tokenizer;
 
 pub use batch::{ModelRunner, RunnerError, RunnerSpec, StepBatch, StepOut};
+pub use confidence::{Confidence, MEASURED_EVERY, confidence};
 pub use contract::{
     Engine, EngineInfo, FinishReason, LoadSnapshot, Queued, Rejected, RequestControl, RequestId, Sampling,
     SequenceUpdate, StepUpdate,

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 
 use crate::batch::{BLOCK_SIZE, StepBatch};
 use crate::blocks::BlockPool;
-use crate::contract::{FinishReason, RequestId, Sampling};
+use crate::confidence::{Confidence, MEASURED_EVERY};
+use crate::contract::{FinishReason, Queued, RequestId, Sampling};
 
 /// Bounds on what is taken in and on what one step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +45,21 @@ pub(crate) struct Sequence {
     prompt: usize,
     max_tokens: usize,
     sampling: Sampling,
+    measured: bool,
     /// How many of `tokens` are in the cache.
     computed: usize,
     blocks: Vec<u32>,
 }
 
 impl Sequence {
-    pub(crate) fn new(id: RequestId, prompt: Vec<u32>, max_tokens: usize, sampling: Sampling) -> Self {
-        let length = prompt.len();
+    pub(crate) fn new(request: Queued) -> Self {
         Self {
-            id,
-            tokens: prompt,
-            prompt: length,
-            max_tokens,
-            sampling,
+            id: request.id,
+            prompt: request.prompt.len(),
+            tokens: request.prompt,
+            max_tokens: request.max_tokens.max(1),
+            sampling: request.sampling,
+            measured: request.measured,
             computed: 0,
             blocks: Vec::new(),
         }
@@ -78,15 +80,25 @@ pub(crate) struct Row {
     pub(crate) sampling: Sampling,
     /// Index of the token in its answer.
     pub(crate) index: usize,
+    /// Whether it is to be told how sure the model is of it.
+    pub(crate) measured: bool,
     running: usize,
 }
 
 /// What [`Scheduler::commit`] did for one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Produced {
     pub(crate) id: RequestId,
     pub(crate) token: Option<u32>,
+    pub(crate) confidence: Option<Confidence>,
     pub(crate) finished: Option<FinishReason>,
+}
+
+/// A token for a row of logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Chosen {
+    pub(crate) token: u32,
+    pub(crate) confidence: Option<Confidence>,
 }
 
 pub(crate) struct Scheduler {
@@ -146,6 +158,7 @@ impl Scheduler {
                 self.rows.push(Row {
                     sampling: sequence.sampling.clone(),
                     index,
+                    measured: sequence.measured && index.is_multiple_of(MEASURED_EVERY),
                     running,
                 });
             }
@@ -229,9 +242,9 @@ impl Scheduler {
     }
 
     /// Appends the tokens chosen for [`Self::rows`]; finished sequences leave and give their blocks back.
-    pub(crate) fn commit(&mut self, chosen: &[u32], produced: &mut Vec<Produced>) {
+    pub(crate) fn commit(&mut self, chosen: &[Chosen], produced: &mut Vec<Produced>) {
         let mut leaving = Vec::new();
-        for (row, &token) in self.rows.iter().zip(chosen) {
+        for (row, &Chosen { token, confidence }) in self.rows.iter().zip(chosen) {
             let sequence = &mut self.running[row.running];
             let ended = !sequence.sampling.ignore_end && self.end_tokens.contains(&token);
             sequence.tokens.push(token);
@@ -246,6 +259,7 @@ impl Scheduler {
             produced.push(Produced {
                 id: sequence.id,
                 token: (!ended).then_some(token),
+                confidence: confidence.filter(|_| !ended),
                 finished,
             });
         }

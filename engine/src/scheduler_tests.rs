@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 const END: u32 = 7;
+const SURE: Confidence = Confidence {
+    logprob: -0.5,
+    entropy: 1.0,
+};
 
 fn scheduler(max_running: usize, max_step_tokens: usize, blocks: usize) -> Scheduler {
     Scheduler::new(
@@ -19,7 +23,17 @@ fn scheduler(max_running: usize, max_step_tokens: usize, blocks: usize) -> Sched
 }
 
 fn sequence(id: u64, prompt: usize, max_tokens: usize) -> Sequence {
-    Sequence::new(RequestId(id), vec![1; prompt], max_tokens, Sampling::default())
+    sampled(id, prompt, max_tokens, Sampling::default())
+}
+
+fn sampled(id: u64, prompt: usize, max_tokens: usize, sampling: Sampling) -> Sequence {
+    Sequence::new(Queued {
+        id: RequestId(id),
+        prompt: vec![1; prompt],
+        max_tokens,
+        sampling,
+        measured: id.is_multiple_of(2),
+    })
 }
 
 /// Runs a step in which every row gets `token`; returns the batch and what was produced.
@@ -27,7 +41,15 @@ fn step(scheduler: &mut Scheduler, token: u32) -> (StepBatch, Vec<Produced>) {
     let mut batch = StepBatch::default();
     let mut produced = Vec::new();
     scheduler.schedule(&mut batch);
-    let chosen = vec![token; scheduler.rows().len()];
+    let confidence = |row: &Row| row.measured.then_some(SURE);
+    let chosen: Vec<Chosen> = scheduler
+        .rows()
+        .iter()
+        .map(|row| Chosen {
+            token,
+            confidence: confidence(row),
+        })
+        .collect();
     scheduler.commit(&chosen, &mut produced);
     (batch, produced)
 }
@@ -75,17 +97,19 @@ fn an_end_token_ends_the_answer_unless_it_is_ignored() {
         ignore_end: true,
         ..Sampling::default()
     };
-    scheduler.add(Sequence::new(RequestId(2), vec![1], 2, ignoring));
+    scheduler.add(sampled(2, 1, 2, ignoring));
     let (_, produced) = step(&mut scheduler, END);
     let expected = [
         Produced {
             id: RequestId(1),
             token: None,
+            confidence: None,
             finished: Some(FinishReason::End),
         },
         Produced {
             id: RequestId(2),
             token: Some(END),
+            confidence: Some(SURE),
             finished: None,
         },
     ];

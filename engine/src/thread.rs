@@ -7,22 +7,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
+use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use crate::batch::{BLOCK_SIZE, ModelRunner, StepBatch, StepOut};
+use crate::confidence::confidence;
 use crate::contract::{
     Engine, EngineInfo, FinishReason, LoadSnapshot, Queued, Rejected, RequestControl, RequestId, SequenceUpdate,
     StepUpdate,
 };
 use crate::gauges::Gauges;
 use crate::sampler::sample;
-use crate::scheduler::{Limits, Produced, Scheduler, Sequence};
+use crate::scheduler::{Chosen, Limits, Produced, Row, Scheduler, Sequence};
 
 /// Where an engine's updates come out. Dropping it stops the engine.
 pub type Updates = mpsc::Receiver<StepUpdate>;
 
 /// Updates that may lie unread before the engine merges new ones.
 const UNREAD_UPDATES: usize = 64;
+
+/// Logits of one step from which on several threads choose: fewer are done before another thread is awake.
+const SHARED_LOGITS: usize = 1 << 17;
 
 /// An engine on a thread of its own. The thread ends when the handle is dropped and its requests are done.
 pub struct EngineHandle {
@@ -120,7 +125,7 @@ impl Engine for EngineHandle {
             return Err(self.queue_full());
         }
         let (control, cancelled) = RequestControl::new();
-        let sequence = Sequence::new(request.id, request.prompt, max_tokens, request.sampling);
+        let sequence = Sequence::new(request);
         let arrival = Arrival {
             sequence,
             cancelled,
@@ -263,13 +268,20 @@ impl Worker {
         let chosen = self.choose(&out.logits)?;
         let mut produced = Vec::with_capacity(chosen.len());
         self.scheduler.commit(&chosen, &mut produced);
-        for Produced { id, token, finished } in produced {
+        for Produced {
+            id,
+            token,
+            confidence,
+            finished,
+        } in produced
+        {
             if finished.is_some() {
                 self.live.remove(&id);
             }
             self.pending.sequences.push(SequenceUpdate {
                 id,
                 token,
+                confidence,
                 finished,
                 queued_for: queued_for.remove(&id),
             });
@@ -278,6 +290,7 @@ impl Worker {
             self.pending.sequences.push(SequenceUpdate {
                 id,
                 token: None,
+                confidence: None,
                 finished: None,
                 queued_for: Some(waited),
             });
@@ -301,18 +314,24 @@ impl Worker {
         queued_for
     }
 
-    fn choose(&self, logits: &[f32]) -> Result<Vec<u32>, Arc<str>> {
+    fn choose(&self, logits: &[f32]) -> Result<Vec<Chosen>, Arc<str>> {
         let vocabulary = self.runner.spec().vocabulary;
         let rows = self.scheduler.rows();
         if logits.len() != rows.len() * vocabulary {
             let found = logits.len();
             return Err(format!("the runner gave {found} logits for {} rows of {vocabulary}", rows.len()).into());
         }
-        let choose = |(row, logits)| {
-            let row: &crate::scheduler::Row = row;
-            sample(logits, &row.sampling, row.index).ok_or_else(|| crate::RunnerError::NotANumber.to_string().into())
+        let choose = |(row, logits): (&Row, &[f32])| {
+            let token = sample(logits, &row.sampling, row.index)
+                .ok_or_else(|| Arc::from(crate::RunnerError::NotANumber.to_string()))?;
+            let confidence = if row.measured { confidence(logits, token) } else { None };
+            Ok(Chosen { token, confidence })
         };
-        rows.iter().zip(logits.chunks_exact(vocabulary)).map(choose).collect()
+        if logits.len() < SHARED_LOGITS {
+            return rows.iter().zip(logits.chunks_exact(vocabulary)).map(choose).collect();
+        }
+        let logits = logits.par_chunks_exact(vocabulary);
+        rows.par_iter().zip(logits).map(choose).collect()
     }
 
     fn publish(&self) {
@@ -369,6 +388,7 @@ fn finished(id: RequestId, reason: FinishReason) -> SequenceUpdate {
     SequenceUpdate {
         id,
         token: None,
+        confidence: None,
         finished: Some(reason),
         queued_for: None,
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use perennial_engine::simulated::{SimulatedRunner, SimulatedSettings, VOCABULARY};
 use perennial_engine::{
-    Engine, EngineHandle, FinishReason, Limits, ModelRunner, Queued, Rejected, RequestId, RunnerError, RunnerSpec,
-    Sampling, StepBatch, StepOut, Updates,
+    Confidence, Engine, EngineHandle, FinishReason, Limits, MEASURED_EVERY, ModelRunner, Queued, Rejected, RequestId,
+    RunnerError, RunnerSpec, Sampling, StepBatch, StepOut, Updates,
 };
 
 fn settings() -> SimulatedSettings {
@@ -38,6 +38,7 @@ fn request(id: u64, prompt: usize, max_tokens: usize) -> Queued {
         prompt: vec![65 + (id % 16) as u32; prompt],
         max_tokens,
         sampling,
+        measured: false,
     }
 }
 
@@ -79,6 +80,76 @@ fn an_answer_is_the_same_alone_and_among_others() {
         .collect();
     assert_eq!(collect(&mut updates, 9)[&3].0, expected);
     drop(controls);
+}
+
+#[test]
+fn one_token_in_four_of_a_measured_answer_says_how_sure_the_model_was() {
+    let (engine, mut updates) = start(settings(), Limits::default());
+    let measured = Queued {
+        measured: true,
+        ..request(0, 40, 30)
+    };
+    let _controls = [measured, request(1, 40, 30)].map(|request| engine.submit(request).expect("accepted"));
+    let (mut seen, mut left): ([Vec<bool>; 2], usize) = (Default::default(), 2);
+    while left > 0 {
+        for update in updates.blocking_recv().expect("the engine is alive").sequences {
+            if update.token.is_some() {
+                seen[update.id.0 as usize].push(update.confidence.is_some());
+            }
+            if let Some(Confidence { logprob, entropy }) = update.confidence {
+                // The simulated model is all but sure.
+                assert!(
+                    (-1e-5..=0.0).contains(&logprob) && (0.0..1e-4).contains(&entropy),
+                    "{logprob} {entropy}"
+                );
+            }
+            left -= usize::from(update.finished.is_some());
+        }
+    }
+    let expected = (0..30_usize)
+        .map(|index| index.is_multiple_of(MEASURED_EVERY))
+        .collect();
+    assert_eq!(seen, [expected, vec![false; 30]]);
+}
+
+/// A vocabulary so large that several threads choose: the next token is the one before, and as many more as its position.
+struct Wide(RunnerSpec);
+
+impl ModelRunner for Wide {
+    fn spec(&self) -> &RunnerSpec {
+        &self.0
+    }
+
+    fn step(&mut self, batch: &StepBatch, out: &mut StepOut) -> Result<(), RunnerError> {
+        let vocabulary = self.0.vocabulary;
+        for &index in &batch.logits_indices {
+            let next = batch.tokens[index as usize] + batch.positions[index as usize];
+            out.logits
+                .extend((0..vocabulary).map(|token| if token == next as usize { 9.0 } else { 0.0 }));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn each_answer_gets_its_own_tokens_when_several_threads_choose() {
+    let spec = RunnerSpec {
+        max_length: 64,
+        vocabulary: 100_000,
+        blocks: 64,
+        end_tokens: Vec::new(),
+    };
+    let (engine, mut updates) = EngineHandle::start(Box::new(Wide(spec)), Limits::default()).expect("a thread");
+    let queued = |id: u64| Queued {
+        prompt: vec![1000 * id as u32],
+        measured: true,
+        ..request(id, 1, 6)
+    };
+    let _controls: Vec<_> = (1..=5).map(|id| engine.submit(queued(id)).expect("accepted")).collect();
+    for (id, (tokens, reason)) in collect(&mut updates, 5) {
+        let expected: Vec<u32> = [0, 1, 3, 6, 10, 15].map(|more| 1000 * id as u32 + more).to_vec();
+        assert_eq!((tokens, reason), (expected, FinishReason::Length));
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn generate(engine: &EngineHandle, updates: &mut Updates, prompts: &[Vec<u32>]) 
                     prompt: prompt.clone(),
                     max_tokens: 24,
                     sampling,
+                    measured: true,
                 })
                 .expect("accepted")
         })

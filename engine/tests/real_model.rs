@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use perennial_engine::model::{self, LoadOptions};
 use perennial_engine::tokenizer::TokenStream;
-use perennial_engine::{Engine, EngineHandle, Limits, Queued, RequestId, Sampling};
+use perennial_engine::{Confidence, Engine, EngineHandle, Limits, Queued, RequestId, Sampling};
 
 fn model_path() -> Option<PathBuf> {
     let path = std::env::var_os("PERENNIAL_TEST_MODEL").map(PathBuf::from);
@@ -42,18 +42,29 @@ fn the_real_model_knows_two_plus_two() {
             prompt,
             max_tokens: 40,
             sampling,
+            measured: true,
         })
         .expect("accepted");
     let mut answer = String::new();
+    let mut sure = Vec::new();
     'reading: while let Some(step) = updates.blocking_recv() {
         for update in step.sequences {
             if let Some(token) = update.token {
                 answer.push_str(&stream.push(token).expect("text"));
             }
+            sure.extend(update.confidence);
             if update.finished.is_some() {
                 break 'reading;
             }
         }
     }
     assert!(answer.contains('4'), "{answer}");
+    assert!(!sure.is_empty());
+    for Confidence { logprob, entropy } in sure {
+        // It takes the likeliest token each time, and knows well what to say.
+        assert!(
+            (-2.0..=0.0).contains(&logprob) && (0.0..4.0).contains(&entropy),
+            "{logprob} {entropy}"
+        );
+    }
 }

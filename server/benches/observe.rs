@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use perennial_crds::capture::Level;
+use perennial_engine::{Sampling, confidence, sample};
 use perennial_server::capture::{BUFFER_BYTES, Capture, Draft, Rules, Texts};
 use perennial_server::metrics::{Metrics, Outcome};
 use perennial_server::observation::{End, Extraction, Observer, Panes, Question, Record, Recording, StaticEncoder};
@@ -69,6 +70,8 @@ impl Sample {
             output_tokens: self.ids.len(),
             first_token: Some(Duration::from_millis(80)),
             between_tokens: Some(Duration::from_millis(20)),
+            logprob: Some(-0.7),
+            entropy: Some(1.1),
         });
         (record, draft)
     }
@@ -215,6 +218,29 @@ fn count(sample: &Sample, encoder: Option<StaticEncoder>) -> (f64, f64) {
     quantiles(times.collect())
 }
 
+/// What is done for one token in four, and choosing a token at random beside it: the same row of logits, one pass each.
+fn confidence_and_choice(vocabulary: usize) -> (f64, f64) {
+    let logits: Vec<f32> = (0..vocabulary)
+        .map(|token| ((token * 7919) % 2003) as f32 / 100.0)
+        .collect();
+    let sampling = Sampling {
+        temperature: 1.0,
+        ..Sampling::default()
+    };
+    let median = |pass: &dyn Fn(usize)| {
+        let times = (0..ROUNDS).map(|index| {
+            let began = Instant::now();
+            pass(index);
+            began.elapsed()
+        });
+        quantiles(times.collect()).0
+    };
+    (
+        median(&|_| drop(black_box(confidence(black_box(&logits), 77)))),
+        median(&|index| drop(black_box(sample(black_box(&logits), &sampling, index)))),
+    )
+}
+
 fn figure(id: &str, what: &str, value: f64, goal: Option<f64>) -> serde_json::Value {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let machine = format!("{cores} cores, {}", std::env::consts::ARCH);
@@ -293,6 +319,22 @@ fn main() {
             redact,
             None,
         ));
+    }
+    for vocabulary in [49_152, 128_256] {
+        let (measured, chosen) = confidence_and_choice(vocabulary);
+        println!(
+            "{measured:.1} µs to tell how sure a model of {vocabulary} tokens is, {chosen:.1} µs to choose its token at random"
+        );
+        let mut figure = figure(
+            &format!("observe.confidence.{vocabulary}"),
+            &format!("How sure a model of {vocabulary} tokens is, told of one token in four"),
+            measured,
+            None,
+        );
+        let round = |value: f64| (value * 100.0).round() / 100.0;
+        figure["baseline"] = serde_json::json!({"name": "choosing the token at random", "value": round(chosen)});
+        figure["ratio"] = round(chosen / measured).into();
+        figures.push(figure);
     }
     std::fs::create_dir_all(out.parent().unwrap()).unwrap();
     std::fs::write(out, format!("{}\n", serde_json::to_string_pretty(&figures).unwrap())).unwrap();

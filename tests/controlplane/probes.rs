@@ -6,12 +6,11 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use perennial_crds::DriftPolicy;
 use perennial_crds::probe_spec::{ProbeStatus, ProbeVerdict};
+use perennial_tests::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, prepare_after, says, status};
 use perennial_tests::drifted::Change;
 use perennial_tests::player::Play;
 use perennial_tests::{World, run};
 use serde_json::{Value, json};
-
-use crate::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, prepare_after, says, status};
 
 /// Answers to 32 prompts, so many of them other than usual.
 fn answered(other: usize) -> Play {

@@ -8,11 +8,10 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use perennial_crds::{DriftPolicy, LLMDeployment};
+use perennial_tests::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, says, serves, status, trained};
 use perennial_tests::player::Play;
 use perennial_tests::{World, run};
 use serde_json::{Value, json};
-
-use crate::cycles::{COMPONENT, Script, digest, ended, play, policy, prepare, says, serves, status, trained};
 
 const REPOSITORY: &str = "registry.example/models/tiny";
 

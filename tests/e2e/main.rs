@@ -19,6 +19,7 @@ mod operators;
 mod policy;
 mod rollout;
 mod scaling;
+mod stray;
 mod talk;
 mod tiny;
 mod volumes;

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use perennial_tests::seed::Random;
 use serde_json::{Value, json};
 
-use super::cluster::{REGISTRY, run};
+use super::cluster::{Bed, REGISTRY, run};
 use super::talk::Turn;
 
 #[path = "../../trainer/tests/tiny/mod.rs"]
@@ -84,6 +87,20 @@ pub fn spec(reference: &str, records: &str) -> Value {
         "capture": {"level": "Payload", "maxSamplePerMille": 1000, "storage": {"persistentVolumeClaim": {"claimName": records}}},
         "lifecycle": {"drainSeconds": 30},
     })
+}
+
+/// A ConfigMap `fixed-prompts` with so many prompts, which nobody asks but the probes.
+pub async fn fixed_prompts(bed: &Bed, count: usize) {
+    let lines: Vec<String> = (0..count)
+        .map(|number| json!({"prompt": format!("Which number comes after {number}?"), "maxTokens": 4}).to_string())
+        .collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixed-prompts"},
+        "data": {"prompts.jsonl": lines.join("\n")}});
+    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
+    let parameters = PatchParams::apply("flux").force();
+    maps.patch("fixed-prompts", &parameters, &Patch::Apply(&map))
+        .await
+        .expect("it is accepted");
 }
 
 /// Settings with which it learns within seconds.

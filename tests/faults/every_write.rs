@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, ensure};
 use futures::{StreamExt, stream};
 use perennial_tests::{Fault, run};
 
-use crate::play::{self, Outcome, Run};
+use crate::play::{self, Run};
 use crate::scenario::Scenario;
 
 /// Runs at the same time, each in a namespace of its own.
@@ -21,62 +21,48 @@ const EVERYWHERE: [Fault; 4] = [
 /// Faults that cost waiting: every third write, each begun at another one.
 const SAMPLED: [Fault; 3] = [Fault::TooManyRequests, Fault::HangBefore, Fault::HangAfter];
 
-fn runs(scenario: Scenario, expected: &Outcome, every: usize) -> Vec<Run> {
-    let mut runs = Vec::new();
-    for index in 0..expected.writes.len() {
-        for (offset, fault) in EVERYWHERE.into_iter().enumerate() {
-            if (index + offset).is_multiple_of(every) {
-                runs.push(Run {
-                    scenario,
-                    fault: (index, fault),
-                });
+/// One fault for each write in `every`, of `writes` writes, and of every kind.
+pub fn faults(writes: usize, every: usize) -> Vec<(usize, Fault)> {
+    let mut faults = Vec::new();
+    for index in 0..writes {
+        let mut add = |kinds: &[Fault], every: usize| {
+            for (offset, fault) in kinds.iter().enumerate() {
+                if (index + offset).is_multiple_of(every) {
+                    faults.push((index, *fault));
+                }
             }
-        }
-        for (offset, fault) in SAMPLED.into_iter().enumerate() {
-            if (index + offset).is_multiple_of(every * 3) {
-                runs.push(Run {
-                    scenario,
-                    fault: (index, fault),
-                });
-            }
-        }
+        };
+        add(&EVERYWHERE, every);
+        add(&SAMPLED, every * 3);
     }
-    runs
+    faults
 }
 
-async fn all(scenario: Scenario, every: usize) -> Result<()> {
-    let expected = play::reference(scenario).await?;
-    println!(
-        "{scenario:?} without fault: {} writes in {:?}: {}; made and removed {:?}",
-        expected.writes.len(),
-        expected.took,
-        expected.writes.join(", "),
-        expected.effects
-    );
-    let runs = runs(scenario, &expected, every);
-    let (began, count) = (Instant::now(), runs.len());
-    let outcomes: Vec<(Run, Result<bool>)> = stream::iter(runs)
-        .map(|run| {
-            let expected = &expected;
-            async move { (run, play::run(run, expected).await) }
+/// Plays one run for each fault, several beside each other; fails if one of them does, or if most faults were never met.
+pub async fn each<F>(what: &str, faults: Vec<(usize, Fault)>, play: impl Fn((usize, Fault)) -> F) -> Result<()>
+where
+    F: Future<Output = Result<bool>>,
+{
+    let (began, count) = (Instant::now(), faults.len());
+    let outcomes: Vec<((usize, Fault), Result<bool>)> = stream::iter(faults)
+        .map(|fault| {
+            let played = play(fault);
+            async move { (fault, played.await) }
         })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
     let mut failures = Vec::new();
     let mut played = 0;
-    for (run, outcome) in outcomes {
+    for ((index, fault), outcome) in outcomes {
         match outcome {
             Ok(true) => played += 1,
             // Not every run has as many writes: looks that come together write once.
-            Ok(false) => println!("{run}: there was no such write"),
+            Ok(false) => println!("{what} with {fault:?} at write {index}: there was no such write"),
             Err(error) => failures.push(format!("{error:#}")),
         }
     }
-    println!(
-        "{scenario:?}: {played} of {count} faults played in {:?}",
-        began.elapsed()
-    );
+    println!("{what}: {played} of {count} faults played in {:?}", began.elapsed());
     ensure!(
         failures.is_empty(),
         "{} of {count} runs failed:\n{}",
@@ -89,6 +75,22 @@ async fn all(scenario: Scenario, every: usize) -> Result<()> {
         anyhow!("only {played} of {count} faults were met")
     );
     Ok(())
+}
+
+async fn all(scenario: Scenario, every: usize) -> Result<()> {
+    let expected = play::reference(scenario).await?;
+    println!(
+        "{scenario:?} without fault: {} writes in {:?}: {}; made and removed {:?}",
+        expected.writes.len(),
+        expected.took,
+        expected.writes.join(", "),
+        expected.effects
+    );
+    let faults = faults(expected.writes.len(), every);
+    each(&format!("{scenario:?}"), faults, |fault| {
+        play::run(Run { scenario, fault }, &expected)
+    })
+    .await
 }
 
 #[test]

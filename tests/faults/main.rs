@@ -2,6 +2,7 @@
 //! then silence.
 
 mod chaos;
+mod cycle;
 mod every_write;
 mod play;
 mod scenario;

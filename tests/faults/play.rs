@@ -46,7 +46,8 @@ impl fmt::Display for Run {
     }
 }
 
-fn settings(world: &World) -> Settings {
+/// Of an operator that gives an answer up soon.
+pub fn settings(world: &World) -> Settings {
     Settings {
         timeout: LOOK,
         ..Settings::of(&world.namespace)
@@ -100,32 +101,52 @@ pub async fn reference(scenario: Scenario) -> Result<Outcome> {
 pub async fn run(run: Run, expected: &Outcome) -> Result<bool> {
     let world = World::new("fault").await?;
     let ledger = Ledger::default();
-    let wire = Wire::new(ledger.clone()).failing(run.fault.0, run.fault.1);
-    let first = world.operator_with(&settings(&world), wire.clone()).await?;
+    let outcome = under(
+        run.fault,
+        &world,
+        &ledger,
+        story(run.scenario, &world, (&ledger, Counted::All), expected),
+    )
+    .await;
+    finish(&world, &ledger, outcome, &run.to_string()).await
+}
+
+/// A story whose operator meets a fault; another takes over if it dies of it. `false` if the write that was to fail never
+/// came.
+pub async fn under(
+    (index, fault): (usize, Fault),
+    world: &World,
+    ledger: &Ledger,
+    story: impl Future<Output = Result<()>>,
+) -> Result<bool> {
+    let wire = Wire::new(ledger.clone()).failing(index, fault);
+    let first = world.operator_with(&settings(world), wire.clone()).await?;
     let told = wire.clone();
     let successor = async {
         told.crashed().await;
         drop(first);
-        let second = world
-            .operator_with(&settings(&world), Wire::new(ledger.clone()))
-            .await?;
+        let second = world.operator_with(&settings(world), Wire::new(ledger.clone())).await?;
         std::future::pending::<()>().await;
         drop(second);
         Ok::<_, anyhow::Error>(())
     };
-    let outcome = tokio::select! {
-        outcome = story(run.scenario, &world, (&ledger, Counted::All), expected) => outcome,
-        ended = successor => ended.and_then(|()| bail!("the second operator ended")),
-    };
+    tokio::select! {
+        outcome = story => outcome?,
+        ended = successor => ended.and_then(|()| bail!("the second operator ended"))?,
+    }
+    Ok(wire.was_played())
+}
+
+/// Says what a person would look at if it went wrong, and leaves the world.
+pub async fn finish<T>(world: &World, ledger: &Ledger, outcome: Result<T>, what: &str) -> Result<T> {
     if let Err(error) = &outcome {
-        println!("=== {run}: {error:#}\n{}", world.describe().await);
+        println!("=== {what}: {error:#}\n{}", world.describe().await);
         for write in ledger.writes() {
             println!("{write:?}");
         }
     }
     world.leave().await;
-    outcome.with_context(|| run.to_string())?;
-    Ok(wire.was_played())
+    outcome.with_context(|| what.to_owned())
 }
 
 /// The user's part and the oracles.
@@ -170,7 +191,8 @@ pub enum Counted {
     AllButLast,
 }
 
-async fn silence(ledger: &Ledger) -> Result<()> {
+/// Waits until no write has been sent for a while.
+pub async fn silence(ledger: &Ledger) -> Result<()> {
     until(60, "silence", async || {
         ensure!(
             ledger.quiet_for() >= SILENCE,

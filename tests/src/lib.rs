@@ -5,6 +5,7 @@
 //! says on failure what a person would look at. Nothing here imitates the API server; the real one starts in seconds.
 
 pub mod cluster;
+pub mod cycles;
 pub mod drifted;
 pub mod faults;
 pub mod figures;

@@ -49,6 +49,7 @@ fn ask(path: &Path, number: usize) -> String {
         prompt: encoder.prompt(&question(number), None).expect("a prompt"),
         max_tokens: 12,
         sampling: Sampling::default(),
+        measured: false,
     };
     let _control = engine.submit(request).expect("accepted");
     let mut tokens = Vec::new();

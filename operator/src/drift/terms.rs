@@ -121,6 +121,8 @@ fn signal(kind: SignalType) -> Signal {
         SignalType::TokenDistribution => Signal::TokenDistribution,
         SignalType::PromptEmbedding => Signal::PromptEmbedding,
         SignalType::OutputTokens => Signal::OutputTokens,
+        SignalType::OutputLogprob => Signal::OutputLogprob,
+        SignalType::OutputEntropy => Signal::OutputEntropy,
         SignalType::FinishReasonLength => Signal::FinishReasonLength,
         SignalType::RefusalRate => Signal::RefusalRate,
         SignalType::RepetitionRate => Signal::RepetitionRate,

@@ -260,6 +260,8 @@ fn record(number: usize) -> Record {
         output_tokens: number,
         first_token: None,
         between_tokens: None,
+        logprob: None,
+        entropy: None,
     })
 }
 

@@ -136,6 +136,8 @@ mod tests {
             output_tokens: 1,
             first_token: None,
             between_tokens: None,
+            logprob: None,
+            entropy: None,
         })
     }
 

@@ -52,7 +52,7 @@ pub struct Recording {
 }
 
 /// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct End {
     /// Why.
     pub outcome: Outcome,
@@ -62,6 +62,10 @@ pub struct End {
     pub first_token: Option<Duration>,
     /// Mean between two tokens.
     pub between_tokens: Option<Duration>,
+    /// Mean log-probability of the answer's tokens, of those that were measured, nats.
+    pub logprob: Option<f64>,
+    /// Mean entropy at them, nats.
+    pub entropy: Option<f64>,
 }
 
 /// A request that ended.
@@ -128,6 +132,8 @@ impl Record {
             output: answered.then_some(answer.as_str()),
             output_tokens: Some(narrow(self.end.output_tokens)),
             finish_reason,
+            output_logprob: self.end.logprob,
+            output_entropy: self.end.entropy,
             time_to_first_token: self.end.first_token.map(|after| after.as_secs_f64()),
             inter_token_latency: self.end.between_tokens.map(|between| between.as_secs_f64()),
             failed: self.end.outcome == Outcome::Error,
@@ -167,6 +173,8 @@ mod tests {
             output_tokens: 7,
             first_token: Some(Duration::from_millis(250)),
             between_tokens: None,
+            logprob: Some(-0.75),
+            entropy: Some(1.25),
         })
     }
 
@@ -240,11 +248,13 @@ mod tests {
             assert_eq!(features.event(Signal::FinishReasonLength), length, "{what}");
             assert_eq!(features.event(Signal::ErrorRate), Some(failed), "{what}");
             assert_eq!(features.number(Signal::TimeToFirstToken), Some(0.25), "{what}");
-            assert_eq!(
-                features.number(Signal::OutputTokens),
-                (!failed).then_some(7.0),
-                "{what}"
-            );
+            for (signal, value) in [
+                (Signal::OutputTokens, 7.0),
+                (Signal::OutputLogprob, -0.75),
+                (Signal::OutputEntropy, 1.25),
+            ] {
+                assert_eq!(features.number(signal), (!failed).then_some(value), "{what}");
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ impl Demux {
         }
         let reason = FinishReason::Failed("the engine has stopped".into());
         for (_, entry) in self.entries.lock().drain() {
-            entry.mailbox.put(None, Some(reason.clone()), Instant::now());
+            entry.mailbox.put(None, None, Some(reason.clone()), Instant::now());
         }
     }
 }
@@ -102,7 +102,9 @@ fn apply(entries: &mut HashMap<RequestId, Entry>, update: SequenceUpdate, now: I
         entry.generated += 1;
         metrics.generated();
     }
-    entry.mailbox.put(update.token, update.finished.clone(), now);
+    entry
+        .mailbox
+        .put(update.token, update.confidence, update.finished.clone(), now);
     if let Some(reason) = update.finished {
         let outcome = match reason {
             FinishReason::End => Outcome::Stop,

@@ -159,12 +159,14 @@ impl Generation {
         self.finished = true;
         self.control = None;
         self.demux.finish(self.id, outcome, &self.shared.metrics);
-        let pace = self.mailbox.pace();
+        let course = self.mailbox.course();
         let end = End {
             outcome,
             output_tokens: self.generated_tokens,
-            first_token: pace.first_token,
-            between_tokens: pace.between_tokens,
+            first_token: course.first_token,
+            between_tokens: course.between_tokens,
+            logprob: course.logprob,
+            entropy: course.entropy,
         };
         self.traces.end(&self.shared, end);
     }

@@ -116,6 +116,7 @@ impl Service {
         let prompt_tokens = prompt.len();
         let left = self.engine.info().max_length.saturating_sub(prompt_tokens);
         let max_tokens = options.max_tokens.unwrap_or(left).max(1);
+        let measured = asked.question.is_some();
         let traces = Traces::new(asked, &prompt);
         let mailbox = self.demux.register(id, prompt_tokens);
         let request = Queued {
@@ -123,6 +124,7 @@ impl Service {
             prompt,
             max_tokens,
             sampling: options.sampling,
+            measured,
         };
         match self.engine.submit(request) {
             Ok(control) => {

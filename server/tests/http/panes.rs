@@ -98,6 +98,8 @@ async fn requests_of_every_kind_are_counted_and_no_text_is_told() {
     for signal in [
         Signal::PromptTokens,
         Signal::OutputTokens,
+        Signal::OutputLogprob,
+        Signal::OutputEntropy,
         Signal::TimeToFirstToken,
         Signal::InterTokenLatency,
     ] {

@@ -55,20 +55,6 @@ fn policy(tag: &str) -> Value {
     })
 }
 
-/// Prompts of which nobody asks but the probes.
-async fn fixed_prompts(bed: &Bed) {
-    let lines: Vec<String> = (0..8)
-        .map(|number| json!({"prompt": format!("Which number comes after {number}?"), "maxTokens": 4}).to_string())
-        .collect();
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixed-prompts"},
-        "data": {"prompts.jsonl": lines.join("\n")}});
-    let maps: Api<ConfigMap> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    let parameters = PatchParams::apply("flux").force();
-    maps.patch("fixed-prompts", &parameters, &Patch::Apply(&map))
-        .await
-        .expect("it is accepted");
-}
-
 /// Applies the YAML that lies in Git, as Flux does; fails while there is no API server.
 async fn apply(bed: &Bed, llm: &Value) -> Option<(i64, i64)> {
     let parameters = PatchParams::apply("flux").force();
@@ -169,7 +155,7 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     let launch = Launch::like_the_chart();
     // Two of them all the time: one leads, the other stands by.
     let (operator, _other) = (launch.start("killed"), launch.start("other"));
-    fixed_prompts(&bed).await;
+    tiny::fixed_prompts(&bed, 8).await;
     let generations = apply(&bed, &llm).await.expect("both are accepted");
     bed.settled("model", 2 * MINUTE).await;
     let captures =

@@ -205,6 +205,7 @@ impl Answers {
                 prompt: prompt.clone(),
                 max_tokens: max_tokens(items[*index]),
                 sampling: Sampling::default(),
+                measured: false,
             };
             controls.push(
                 self.engine
