@@ -7,11 +7,19 @@ use serde_json::{Value, json};
 use crate::cluster::{Bed, eventually, kubectl, simulated};
 use crate::operators::{ChartOperators, Launch};
 
-const KILLS: u32 = 20;
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Ten; twenty in `make test-long`.
+fn kills() -> u32 {
+    if std::env::var_os("TEST_LONG").is_some() {
+        20
+    } else {
+        10
+    }
+}
+
 #[tokio::test]
-async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
+async fn kills_at_random_moments_of_a_rollout_end_alike() {
     let bed = Bed::new("killed").await;
     let chart = ChartOperators::away().await;
     let launch = Launch::like_the_chart();
@@ -28,7 +36,7 @@ async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
     println!("seed {seed}");
     let mut random = seed;
     let mut ends = Vec::new();
-    for kill in 1..=KILLS {
+    for kill in 1..=kills() {
         // Back and forth between two specs, so that all ends of one kind must be equal.
         bed.change("model", json!({"model": {"maxContextTokens": 1024 + kill % 2}}))
             .await;
@@ -54,7 +62,7 @@ async fn twenty_kills_at_random_moments_of_a_rollout_end_alike() {
             .expect("itself at least");
         assert_eq!(end, reference, "kill {kill} after {moment:?} ended differently");
     }
-    println!("{KILLS} kills, the same end each time");
+    println!("{} kills, the same end each time", kills());
     operator.kill();
     drop(chart);
     bed.remove().await;
