@@ -176,7 +176,7 @@ if wanted T4; then
 	else
 		run "images" hack/images.sh
 		run "model" hack/fetch-model.sh
-		rust_tier run "T4 cluster" '^tests e2e$' --test-threads=2 --skip alone::
+		rust_tier run "T4 cluster" '^tests e2e$' --test-threads=3 --skip alone::
 		rust_tier run "T4 alone" '^tests e2e$' --test-threads=1 alone::
 		run "T4 conformance" conformance
 		testcluster down
