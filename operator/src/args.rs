@@ -52,7 +52,8 @@ pub struct Args {
     #[arg(long, env = "PERENNIAL_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 
-    /// Seconds after which one look at one object is given up and tried again.
+    /// Seconds after which one look at one object is given up and tried again; twice as many for a DriftPolicy, whose pods
+    /// are asked, too.
     #[arg(long, env = "PERENNIAL_RECONCILE_TIMEOUT_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     pub reconcile_timeout_seconds: u64,
 

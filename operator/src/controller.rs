@@ -121,7 +121,7 @@ pub async fn run(
         scoped(&client, namespace),
         (by_name(reader.clone()), listed),
         context.shell.indexes.clone(),
-        hands,
+        (hands, 2 * context.limits.timeout),
         (context.shell.words.clone(), context.shell.board.clone()),
     );
     let _policies = AbortOnDropHandle::new(tokio::spawn(policies));
@@ -142,7 +142,7 @@ async fn watch_policies(
     api: Api<DeserializeGuard<DriftPolicy>>,
     (targets, listed): (Targets, CancellationToken),
     indexes: Indexes,
-    hands: Hands,
+    (hands, patience): (Hands, Duration),
     tell: (Words, Board),
 ) {
     let (policies, writer) = reflector::store::<DeserializeGuard<DriftPolicy>>();
@@ -170,7 +170,7 @@ async fn watch_policies(
             let readable = |policy: Arc<DeserializeGuard<DriftPolicy>>| policy.0.as_ref().ok().cloned().map(Arc::new);
             cache.state().into_iter().filter_map(readable).collect()
         };
-        Wheel::new(Box::new(readable), targets, indexes, hands, tell, metrics)
+        Wheel::new(Box::new(readable), targets, indexes, hands, tell, metrics, patience)
             .run()
             .await;
     };

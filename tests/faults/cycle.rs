@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use perennial_crds::LLMDeployment;
@@ -27,12 +28,15 @@ struct End {
     jobs: Vec<String>,
     /// Learned revisions.
     learned: usize,
-    /// Objects that the operators made and removed, by kind.
-    effects: BTreeMap<String, (usize, usize)>,
+    /// What ConfigMaps the policy has, each by what it holds.
+    maps: Vec<String>,
 }
 
-/// Waits for the end of the cycle that the operators on this ledger make.
-async fn end(world: &World, ledger: &Ledger) -> Result<End> {
+/// Objects that operators made and removed, by kind.
+type Effects = BTreeMap<String, (usize, usize)>;
+
+/// Waits for the better model, and gives what the operators on this ledger have come to.
+async fn end(world: &World, ledger: &Ledger) -> Result<(End, Effects)> {
     until(PATIENCE, "the better model serves, alone", async || {
         let model = world.llm("tiny").await?.status.and_then(|status| status.model);
         let origin = model.as_ref().and_then(|model| model.origin.as_deref());
@@ -53,16 +57,29 @@ async fn end(world: &World, ledger: &Ledger) -> Result<End> {
         .map(|job| job.labels().get(COMPONENT).cloned().unwrap_or_else(|| job.name_any()))
         .collect();
     jobs.sort();
+    let maps = ListParams::default().labels("perennial.dev/drift-policy=watch");
+    let maps = world.api::<ConfigMap>().list(&maps).await?.items;
+    let mut maps: Vec<String> = maps
+        .iter()
+        .map(|map| {
+            map.labels()
+                .get("perennial.dev/drift-content")
+                .cloned()
+                .unwrap_or_default()
+        })
+        .collect();
+    maps.sort();
     let ended = cycles::status(world).await?.cycles;
-    Ok(End {
+    let end = End {
         cycles: ended
             .into_iter()
             .map(|cycle| (cycle.outcome, cycle.candidate_digest))
             .collect(),
         jobs,
         learned: cycles::learned(world).await?.len(),
-        effects: ledger.effects(),
-    })
+        maps,
+    };
+    Ok((end, ledger.effects()))
 }
 
 /// A target, and a policy that has seen a drift; no operator.
@@ -74,7 +91,7 @@ async fn drifted() -> Result<(World, LLMDeployment)> {
     Ok((world, target))
 }
 
-async fn reference() -> Result<(End, usize)> {
+async fn reference() -> Result<(End, Effects, usize)> {
     let (world, _) = drifted().await?;
     let ledger = Ledger::default();
     let operator = world
@@ -82,7 +99,7 @@ async fn reference() -> Result<(End, usize)> {
         .await?;
     let outcome = end(&world, &ledger).await;
     drop(operator);
-    let end = play::finish(&world, &ledger, outcome, "the cycle without fault").await?;
+    let (end, effects) = play::finish(&world, &ledger, outcome, "the cycle without fault").await?;
     let promoted = vec![("Promoted".to_owned(), Some(cycles::digest('b')))];
     ensure!(
         end.cycles == promoted && end.jobs == ["gate", "prepare", "retrain"] && end.learned == 1,
@@ -93,25 +110,39 @@ async fn reference() -> Result<(End, usize)> {
         .iter()
         .map(|write| format!("{} {}", write.method, write.resource))
         .collect();
-    println!("a cycle without fault: {}: {end:?}", writes.join(", "));
-    Ok((end, writes.len()))
+    println!("a cycle without fault: {}: {end:?}, {effects:?}", writes.join(", "));
+    Ok((end, effects, writes.len()))
 }
 
-async fn under(fault: (usize, Fault), expected: &End) -> Result<bool> {
+async fn under(fault: (usize, Fault), (expected, effects): (&End, &Effects)) -> Result<bool> {
     let (world, before) = drifted().await?;
     let ledger = Ledger::default();
+    let (index, kind) = fault;
+    let as_many = |found: &Effects| {
+        let of = |effects: &Effects, name: &String| effects.get(name).copied().unwrap_or_default();
+        found.keys().chain(effects.keys()).all(|name| {
+            let ((made, removed), (most_made, most_removed)) = (of(found, name), of(effects, name));
+            // Of what else was under way when an operator died, nobody knows whether it took effect.
+            (made == most_made && removed == most_removed)
+                || (kind.is_crash() && made <= most_made && removed <= most_removed)
+        })
+    };
     let story = async {
-        let found = end(&world, &ledger).await?;
-        ensure!(
-            found == *expected,
-            "it came to {found:?}, and without fault to {expected:?}"
-        );
+        // What could not be written is tried again ten seconds later.
+        until(PATIENCE, "the end is that of the cycle without fault", async || {
+            let (found, made) = end(&world, &ledger).await?;
+            ensure!(
+                found == *expected && as_many(&made),
+                "it came to {found:?} by {made:?}, and without fault to {expected:?} by {effects:?}"
+            );
+            Ok(())
+        })
+        .await?;
         let spec = world.llm("tiny").await?.spec;
         ensure!(spec == before.spec, "the spec was written");
         Ok(())
     };
     let outcome = play::under(fault, &world, &ledger, story).await;
-    let (index, kind) = fault;
     play::finish(
         &world,
         &ledger,
@@ -122,8 +153,11 @@ async fn under(fault: (usize, Fault), expected: &End) -> Result<bool> {
 }
 
 async fn all(every: usize) -> Result<()> {
-    let (expected, writes) = reference().await?;
-    each("a cycle", faults(writes, every), |fault| under(fault, &expected)).await
+    let (expected, effects, writes) = reference().await?;
+    each("a cycle", faults(writes, every), |fault| {
+        under(fault, (&expected, &effects))
+    })
+    .await
 }
 
 #[test]

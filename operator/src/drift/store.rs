@@ -23,6 +23,8 @@ pub(super) async fn load(owner: &Owner, policy: &DriftPolicy, hands: &Hands) -> 
     like.metadata.name = Some(record::evidence_name(&owner.name));
     like.metadata.owner_references = policy.controller_owner_ref(&()).map(|owner| vec![owner]);
     let Some(evidence) = hands.writer.config_map(owner, &like).await.map_err(trouble)? else {
+        // What an operator left that ended in the middle of forgetting.
+        drop_all_but(owner, policy, &[], hands).await?;
         return Ok(None);
     };
     let read = async {

@@ -1,14 +1,18 @@
-//! The wheel: every second the policies whose next pane is due are looked at, many at the same time.
+//! The wheel: every second the policies whose next pane is due are looked at, many at the same time. One look that gets no
+//! answer holds up no other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use perennial_crds::status::DriftStatus;
 use perennial_crds::{DriftPolicy, LLMDeployment};
+use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 
 use super::look::{Entry, Hands};
@@ -23,8 +27,6 @@ use crate::metrics::Metrics;
 const ROUND: Duration = Duration::from_secs(1);
 /// Policies that are looked at together.
 const CONCURRENCY: usize = 16;
-/// Time for one look; one that takes longer begins anew from what is stored.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Gives the policies that are there at this moment.
 pub type Policies = Box<dyn Fn() -> Vec<Arc<DriftPolicy>> + Send + Sync>;
@@ -36,10 +38,18 @@ pub struct Wheel {
     policies: Policies,
     targets: Targets,
     indexes: Indexes,
-    hands: Hands,
+    hands: Arc<Hands>,
     words: Words,
     board: Board,
     metrics: Arc<Metrics>,
+    /// Time for one look; one that takes longer begins anew from what is stored.
+    patience: Duration,
+    permits: Arc<Semaphore>,
+    /// Looks under way; each gives its entry back, or nothing if it took too long.
+    looks: FuturesUnordered<BoxFuture<'static, (Owner, Option<Entry>)>>,
+    /// Whose.
+    looking: HashSet<Owner>,
+    /// Of all others.
     entries: HashMap<Owner, Entry>,
     phases: HashMap<Owner, String>,
 }
@@ -54,6 +64,7 @@ impl Wheel {
         hands: Hands,
         (words, board): (Words, Board),
         metrics: Arc<Metrics>,
+        patience: Duration,
     ) -> Self {
         Self {
             words,
@@ -61,8 +72,12 @@ impl Wheel {
             policies,
             targets,
             indexes,
-            hands,
+            hands: Arc::new(hands),
             metrics,
+            patience,
+            permits: Arc::new(Semaphore::new(CONCURRENCY)),
+            looks: FuturesUnordered::new(),
+            looking: HashSet::new(),
             entries: HashMap::new(),
             phases: HashMap::new(),
         }
@@ -74,12 +89,15 @@ impl Wheel {
         let mut ticks = tokio::time::interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.round(Timestamp::now()).await;
+            tokio::select! {
+                _ = ticks.tick() => self.round(Timestamp::now()),
+                Some((owner, entry)) = self.looks.next() => self.looked(owner, entry),
+            }
         }
     }
 
-    async fn round(&mut self, now: Timestamp) {
+    /// Begins to look at what is due.
+    fn round(&mut self, now: Timestamp) {
         let mut policies = (self.policies)();
         policies.retain(|policy| policy.metadata.deletion_timestamp.is_none());
         // The older of two policies of one target acts.
@@ -99,39 +117,56 @@ impl Wheel {
         }
         self.entries
             .retain(|owner, entry| present.get(owner).is_some_and(|(policy, _)| entry.is_of(policy)));
-        let mut due = Vec::new();
         for (owner, (policy, trouble)) in &present {
+            if self.looking.contains(owner) {
+                continue;
+            }
             let entry = self.entries.remove(owner).unwrap_or_else(|| Entry::new(policy));
             if entry.is_due(policy, trouble.as_ref(), now) {
-                due.push((owner.clone(), entry, Arc::clone(policy), trouble.clone()));
+                self.begin(owner.clone(), entry, Arc::clone(policy), trouble.clone());
             } else {
                 self.entries.insert(owner.clone(), entry);
             }
         }
-        let (hands, indexes, targets) = (&self.hands, &self.indexes, &self.targets);
-        let looks = due.into_iter().map(|(owner, mut entry, policy, trouble)| async move {
-            let target = (targets)(&target(&policy));
-            let look = entry.look(&owner, &policy, target.as_deref(), trouble, indexes, hands, now);
-            let done = tokio::time::timeout(PATIENCE, look).await.is_ok();
-            (owner, done.then_some(entry))
-        });
-        let done: Vec<_> = futures::stream::iter(looks)
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
-        for (owner, entry) in done {
-            if let Some(entry) = entry {
-                self.entries.insert(owner, entry);
-            } else {
-                tracing::warn!(
-                    namespace = owner.namespace,
-                    name = owner.name,
-                    "A look took too long; beginning anew."
-                );
-            }
-        }
         self.tell(&present);
         self.count();
+    }
+
+    fn begin(&mut self, owner: Owner, mut entry: Entry, policy: Arc<DriftPolicy>, trouble: Option<Trouble>) {
+        self.looking.insert(owner.clone());
+        let target = (self.targets)(&target(&policy));
+        let (hands, indexes, permits) = (Arc::clone(&self.hands), self.indexes.clone(), Arc::clone(&self.permits));
+        let patience = self.patience;
+        self.looks.push(Box::pin(async move {
+            // Never closed.
+            let _permit = permits.acquire_owned().await;
+            let now = Timestamp::now();
+            let look = entry.look(&owner, &policy, target.as_deref(), trouble, &indexes, &hands, now);
+            let done = tokio::time::timeout(patience, look).await.is_ok();
+            (owner, done.then_some(entry))
+        }));
+    }
+
+    fn looked(&mut self, owner: Owner, entry: Option<Entry>) {
+        self.looking.remove(&owner);
+        if let Some(entry) = entry {
+            self.entries.insert(owner, entry);
+        } else {
+            tracing::warn!(
+                namespace = owner.namespace,
+                name = owner.name,
+                "A look took too long; beginning anew."
+            );
+        }
+    }
+
+    /// What a policy said at the end of its last look.
+    fn phase(&self, owner: &Owner) -> Option<String> {
+        if self.looking.contains(owner) {
+            self.phases.get(owner).cloned()
+        } else {
+            self.entries.get(owner).and_then(Entry::phase)
+        }
     }
 
     /// Tells the targets' statuses what their policies say.
@@ -139,7 +174,7 @@ impl Wheel {
         let words = present.iter().filter_map(|(owner, (policy, trouble))| {
             // One whose look has not come to an end since this operator leads still says what it said before.
             let before = || policy.status.as_ref().and_then(|status| status.phase);
-            let phase = self.entries.get(owner).and_then(Entry::phase);
+            let phase = self.phase(owner);
             let said = DriftStatus {
                 policy: owner.name.clone(),
                 phase: phase.or_else(|| before().map(|phase| format!("{phase:?}")))?,
@@ -155,8 +190,9 @@ impl Wheel {
     fn count(&mut self) {
         let now: HashMap<Owner, String> = self
             .entries
-            .iter()
-            .filter_map(|(owner, entry)| Some((owner.clone(), entry.phase()?)))
+            .keys()
+            .chain(&self.looking)
+            .filter_map(|owner| Some((owner.clone(), self.phase(owner)?)))
             .collect();
         for (owner, phase) in &self.phases {
             if now.get(owner) != Some(phase) {
