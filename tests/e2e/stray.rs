@@ -82,12 +82,13 @@ async fn add_stray(bed: &Bed) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes four minutes"]
 async fn a_stray_pod_is_a_serving_regression_and_never_answered_with_retraining() {
     let bed = Bed::new("stray").await;
     let _volumes = (Volume::new(&bed, "records"), Volume::new(&bed, "workspace"));
     tiny::fixed_prompts(&bed, 32).await;
-    bed.apply("model", tiny::spec(&tiny::store(), "records")).await;
+    let mut spec = tiny::spec(&tiny::store(), "records");
+    spec["resources"]["cpu"] = json!("300m");
+    bed.apply("model", spec).await;
     bed.settled("model", 3 * MINUTE).await;
     let captures =
         |object: &LLMDeployment| condition(object, "Capturing").is_some_and(|(status, _, _)| status == "True");
@@ -99,6 +100,9 @@ async fn a_stray_pod_is_a_serving_regression_and_never_answered_with_retraining(
     })
     .await;
     add_stray(&bed).await;
+    // Clients keep their connections; new ones find the stray pod, too.
+    talk.end_anyhow().await;
+    let talk = Talk::start(&bed.url("model").await, RATE, tiny::question);
     let changed = until(&bed, "watch", "answered otherwise", 2 * MINUTE, |policy| {
         says(policy, "ServingChanged", "True", "ServingRegression")
     })

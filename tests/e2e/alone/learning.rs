@@ -149,6 +149,7 @@ async fn a_better_model_is_found_and_served_whatever_is_killed() {
     let (_workspace, objects) = (Volume::new(&bed, "workspace"), Objects::new(&bed).await);
     let mut spec = tiny::spec(&tiny::store(), "");
     spec["capture"]["storage"] = objects.storage();
+    spec["resources"]["cpu"] = json!("300m");
     let llm = json!({"apiVersion": "perennial.dev/v1alpha1", "kind": "LLMDeployment", "metadata": {"name": "model"},
         "spec": spec});
     let chart = ChartOperators::away().await;
