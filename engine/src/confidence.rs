@@ -2,10 +2,10 @@
 //!
 //! Both are of the model's own distribution, at temperature 1 and before any cut, whatever a request asks of the sampler:
 //! else a client's temperature would look like another model. The pass over the logits is written so that compilers turn
-//! it into vector instructions of any machine, and so that its sums have one order: every machine gets the same bits.
+//! it into vector instructions of any machine, and so that its sums have one order.
 
-/// Tokens of an answer of which one is measured, beginning with the first: a mean needs no more, and the pass costs about
-/// as much as choosing the token.
+/// Tokens of an answer of which one is measured, beginning with the first: a mean needs no more, and the pass costs more
+/// than half as much as choosing the likeliest token.
 pub const MEASURED_EVERY: usize = 4;
 
 /// How sure a model was of one token.
