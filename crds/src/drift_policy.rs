@@ -25,7 +25,7 @@ pub const MAX_BASELINE_PANES: u32 = 2048;
     namespaced,
     status = "DriftPolicyStatus",
     derive = "PartialEq",
-    doc = "Watches the live traffic of an LLMDeployment. It learns what is normal, and says when requests or answers have become different, in what, since when, by how much, and how sure that is. No prompt leaves the model's pods.",
+    doc = "Watches the live traffic of an LLMDeployment. It learns what is normal, and says when requests or answers have become different, in what, since when, by how much, and how sure that is. For watching, no prompt leaves the model's pods; what retraining learns from is kept by `spec.capture` of the LLMDeployment.",
     validation = Rule::new("self.metadata.name.size() <= 63")
         .message("metadata.name becomes a label and part of the names of ConfigMaps: use at most 63 characters"),
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.targetRef.name"),
@@ -83,7 +83,7 @@ pub struct DriftPolicySpec {
     /// Fixed prompts, by which a change of the service is told from a change of the traffic. Absent: nobody can tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeSpec>,
-    /// What is done about each cause.
+    /// What is done about each cause. `Alert`: it is told. `Retrain`: a better model is looked for as well, if `retraining` is given.
     #[serde(default)]
     pub responses: ResponsesSpec,
     /// How a better model is looked for. Absent: the policy watches and says what it sees.

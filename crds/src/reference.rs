@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Markdown with every field of `spec` and `status`: type, default, bounds, meaning, rules.
+/// Markdown with every field of `spec` and `status`: type, default, values, bounds, meaning, rules.
 #[must_use]
 pub fn markdown(crd: &Value) -> String {
     let kind = crd
@@ -58,7 +58,7 @@ fn rows(out: &mut String, path: &str, schema: &Value) {
             (Value::Null, false) => String::new(),
             (value, _) => format!("`{value}`"),
         };
-        let meaning = [text(field), bounds(field)]
+        let meaning = [text(field), values(field), bounds(field)]
             .into_iter()
             .filter(|part| !part.is_empty())
             .collect::<Vec<_>>()
@@ -88,6 +88,23 @@ fn type_name(field: &Value) -> String {
     }
 }
 
+/// What an enum, or each item of a list of them, may be.
+fn values(field: &Value) -> String {
+    let named = |schema: &Value| -> Vec<String> {
+        let values = schema["enum"].as_array().into_iter().flatten();
+        values
+            .filter_map(|value| Some(format!("`{}`", value.as_str()?)))
+            .collect()
+    };
+    let (one, each) = (named(field), named(&field["items"]));
+    match (one.as_slice(), each.as_slice()) {
+        ([], []) => String::new(),
+        ([only], _) => format!("Only {only}."),
+        ([], each) => format!("Each one of {}.", each.join(", ")),
+        (one, _) => format!("One of {}.", one.join(", ")),
+    }
+}
+
 fn bounds(field: &Value) -> String {
     let mut parts = Vec::new();
     match (field["minimum"].as_f64(), field["maximum"].as_f64()) {
@@ -114,6 +131,9 @@ fn collect_rules(path: &str, schema: &Value, rules: &mut Vec<(String, String)>) 
             collect_rules(&format!("{path}.{name}"), field, rules);
         }
     }
+    if schema["items"].is_object() {
+        collect_rules(&format!("{path}[]"), &schema["items"], rules);
+    }
 }
 
 fn text(schema: &Value) -> String {
@@ -122,4 +142,60 @@ fn text(schema: &Value) -> String {
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn crd() -> Value {
+        let signal = json!({
+            "type": "object",
+            "required": ["type"],
+            "x-kubernetes-validations": [{"rule": "r", "message": "a signal has the measure of another"}],
+            "properties": {
+                "type": {"type": "string", "description": "What is watched.", "enum": ["Language", "RefusalRate"]},
+                "minEffect": {"type": "object", "x-kubernetes-validations": [{"rule": "r", "message": "it is | empty"}]},
+            },
+        });
+        let properties = json!({
+            "kind": {"type": "string", "default": "CronJob", "enum": ["CronJob"]},
+            "mode": {"type": "string", "default": "Propose", "description": "Who decides.", "enum": ["Propose", "Approve", null]},
+            "include": {"type": "array", "maxItems": 2, "items": {"type": "string", "enum": ["RatedGood", "UserPrompts"]}},
+            "signals": {
+                "type": "array",
+                "items": signal,
+                "x-kubernetes-validations": [{"rule": "r", "message": "two of one type"}],
+            },
+        });
+        let schema = json!({"properties": {"spec": {"type": "object", "properties": properties}}});
+        json!({"spec": {"names": {"kind": "Thing"}, "versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]}})
+    }
+
+    #[test]
+    fn values_of_enums_are_named_also_those_of_lists() {
+        let text = markdown(&crd());
+        for row in [
+            "| `spec.kind` | string | `\"CronJob\"` | Only `CronJob`. |",
+            "| `spec.mode` | string | `\"Propose\"` | Who decides. One of `Propose`, `Approve`. |",
+            "| `spec.include` | list of string |  | Each one of `RatedGood`, `UserPrompts`. At most 2 items. |",
+            "| `spec.signals[].type` | string | required | What is watched. One of `Language`, `RefusalRate`. |",
+        ] {
+            assert!(text.contains(row), "{row} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn rules_of_items_are_among_the_rules() {
+        let text = markdown(&crd());
+        let (_, rules) = text.split_once("| where | message |\n|---|---|\n").expect("rules");
+        let expected = [
+            "| `spec.signals` | two of one type |",
+            "| `spec.signals[]` | a signal has the measure of another |",
+            "| `spec.signals[].minEffect` | it is \\| empty |",
+        ];
+        assert_eq!(rules.lines().collect::<Vec<_>>(), expected);
+    }
 }

@@ -87,6 +87,9 @@ pub struct PrepareSettings {
     pub excluded_sets: Vec<String>,
     /// Fewest records to train on.
     pub min_records: u32,
+    /// Items that every suite must have; fewer, and nothing is frozen.
+    #[serde(default)]
+    pub min_items: u32,
     /// Decides what is held out and what is validation.
     pub seed: u64,
 }
@@ -353,7 +356,7 @@ pub struct VerifyResult {
 pub struct SuiteScores {
     /// Name of the suite.
     pub name: String,
-    /// Items that both answered.
+    /// Items that count: those on which the champion could be judged.
     pub items: u64,
     /// Mean score of the model that serves.
     pub champion_mean: f64,

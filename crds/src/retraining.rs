@@ -168,7 +168,8 @@ pub struct DataSpec {
     #[serde(default = "default_per_requester")]
     #[schemars(range(min = 1, max = 100))]
     pub max_percent_per_requester: u32,
-    /// Kinds of records. The model's own answers are never trained on unless somebody rated them good.
+    /// Kinds of records. `CorrectedOutputs`: answers as somebody corrected them. `RatedGood`: the model's own answers that somebody
+    /// found good; others are never trained on. `UserPrompts`: what users asked, as text.
     #[serde(default = "default_include")]
     #[schemars(length(min = 1, max = 3))]
     pub include: Vec<Include>,
@@ -267,7 +268,8 @@ pub struct SuiteSpec {
     /// Its name.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// What it is for.
+    /// What it is for. `NoRegression`: the candidate must not be worse. `Improvement`: it must be better. `Absolute`: it must reach a
+    /// score.
     pub purpose: Purpose,
     /// ConfigMap with the items, one JSON object a line, in each of its keys. They are never trained on. Absent: recent
     /// records, held out before training.
@@ -303,7 +305,9 @@ pub enum Purpose {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PromotionSpec {
-    /// Who decides.
+    /// Who decides. `Propose`: you; it is named in `status.cycle.candidate`, and nothing else happens until you put it into `spec.model`
+    /// of the LLMDeployment. `Approve`: you; it is rolled out when its digest is in `approvedDigests`. `Automatic`: the gate; it is rolled
+    /// out when it has passed.
     #[serde(default)]
     pub mode: PromotionMode,
     /// With `Approve`: digests that may be rolled out.
@@ -399,7 +403,7 @@ pub struct CandidateStatus {
 pub struct SuiteStatus {
     /// Its name.
     pub suite: String,
-    /// Items that both models answered.
+    /// Items that count: on which the model that serves could be judged. One that only the candidate fails counts 0 for it.
     #[serde(default)]
     pub items: i64,
     /// Mean score of the model that serves, in thousandths.
