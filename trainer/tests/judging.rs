@@ -11,6 +11,7 @@ mod tiny;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 use cycle::{QUICK, answer, evaluate_arguments, item, train, train_arguments, usual_data, write_suite};
 use perennial_crds::retrain::{GATE_CONTRACT, GateResult, Outcome, SuiteItem};
@@ -138,6 +139,48 @@ fn an_item_that_is_too_long_counts_for_neither() {
 }
 
 #[test]
+fn a_candidate_that_takes_no_chat_gets_nothing_for_what_the_champion_can_do() {
+    let directory = TempDir::new().expect("a directory");
+    let (path, suites) = (directory.path(), directory.path().join("suites"));
+    let (whole, mute) = (path.join("whole"), path.join("mute"));
+    for model in [&whole, &mute] {
+        Tiny::new(Shape::Llama).write_safetensors(model, DType::F32);
+    }
+    let text = r#"{"bos_token":"<s>","eos_token":"</s>"}"#;
+    std::fs::write(mute.join("tokenizer_config.json"), text).expect("written");
+    let plain = |number: usize| SuiteItem {
+        messages: Vec::new(),
+        prompt: Some(format!("{number} is ")),
+        ..item(number)
+    };
+    write_suite(
+        &suites,
+        "a",
+        &[item(0), plain(1), item(2), made(3, Some(answer(3)), None)],
+    );
+    let output = path.join("output");
+    let result = judge(&evaluate_arguments(&whole, &mute, &suites, &output));
+    assert_eq!((result.outcome, result.suites[0].items), (Outcome::Succeeded, 4));
+    assert!(result.suites[0].difference_mean < 0.0, "{result:?}");
+    assert!(
+        result.message.starts_with("3 items count 0 for the candidate"),
+        "{}",
+        result.message
+    );
+    let lines = lines(&output);
+    for line in &lines {
+        // Only the plain prompt is one that it takes, and it is the same model.
+        let expected = if line.item == 1 { line.champion } else { 0.0 };
+        assert!((line.candidate - expected).abs() < 1e-6, "{line:?}");
+    }
+    assert!(lines.iter().filter(|line| line.champion > 0.0).count() >= 3);
+    // What the model that serves cannot do is no measure.
+    let turned = judge(&evaluate_arguments(&mute, &whole, &suites, &output));
+    assert_eq!((turned.outcome, turned.suites[0].items), (Outcome::Succeeded, 1));
+    assert!(turned.message.starts_with("3 items are left out"), "{}", turned.message);
+}
+
+#[test]
 fn other_bytes_than_were_named_are_not_judged() {
     let directory = TempDir::new().expect("a directory");
     let (path, suites) = (directory.path(), directory.path().join("suites"));
@@ -196,7 +239,13 @@ fn no_time_no_memory_and_a_missing_model_are_failures() {
         matches!(&large, TrainError::Memory(said) if said.contains("10.0 MiB")),
         "{large}"
     );
-    assert!(failed(&|_| {}, &stop).is_retryable());
+    let stopped = failed(&|_| {}, &stop);
+    assert!(
+        stopped.is_retryable() && stopped.to_string().ends_with("begins anew"),
+        "{stopped}"
+    );
+    let last = failed(&|arguments| arguments.deadline_seconds = Some(0), &stop);
+    assert!(matches!(last, TrainError::Deadline(_)), "{last}");
     let missing = failed(
         &|arguments| arguments.candidate_uri = "file:///does/not/exist.gguf".to_owned(),
         &go,

@@ -45,6 +45,7 @@ fn settings() -> PrepareSettings {
         own_suites: vec!["golden".to_owned()],
         excluded_sets: Vec::new(),
         min_records: 10,
+        min_items: 0,
         seed: 3,
     }
 }

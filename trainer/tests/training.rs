@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{DType, Device, Tensor};
-use cycle::{QUICK, answer, digest, question, row, train, train_arguments, usual_data, write_data};
+use cycle::{QUICK, ROWS, answer, digest, question, row, train, train_arguments, usual_data, write_data};
 use perennial_crds::retrain::{Include, ModelKind, Outcome, RetrainResult, TrainingRow};
 use perennial_engine::model::{self as engine, LoadOptions};
 use perennial_engine::{Engine as _, EngineHandle, Limits, Queued, RequestId, Sampling};
@@ -329,6 +329,32 @@ fn rows_that_the_model_cannot_take_are_rejected_or_left_out() {
 }
 
 #[test]
+fn without_a_usable_row_to_measure_with_some_are_held_out_of_the_others() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path();
+    let long = TrainingRow {
+        answer: Some("long ".repeat(100)),
+        ..row(0)
+    };
+    let base = Tiny::new(Shape::Llama).write_gguf(path, GgmlDType::F32);
+    let rows: Vec<_> = (0..ROWS).map(row).collect();
+    let manifest = write_data(&path.join("data"), &rows, std::slice::from_ref(&long));
+    let result = train(&train_arguments(&base, &manifest, &path.join("output"), SHORT));
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
+    let metrics = ["trainRows", "validationRows", "rowsTooLong"].map(|name| result.metrics[name].as_str());
+    assert_eq!(metrics, ["19", "1", "1"]);
+    // The only row is one to learn from, and then there is none to measure with.
+    let manifest = write_data(&path.join("one"), &rows[..1], &[long]);
+    let rejected = train(&train_arguments(&base, &manifest, &path.join("other"), SHORT));
+    assert_eq!(rejected.outcome, Outcome::DataRejected);
+    assert!(
+        rejected.message.contains("split validation") && rejected.message.contains("1 are too long"),
+        "{}",
+        rejected.message
+    );
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_it_begins() {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path();
@@ -368,6 +394,59 @@ fn at_the_deadline_the_best_so_far_is_taken() {
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
     let metrics = ["ended", "steps"].map(|name| result.metrics[name].as_str());
     assert_eq!(metrics, ["Deadline", "10"]);
+}
+
+/// Lets a checkpoint say that earlier pods took so long.
+fn spend(checkpoint: &Path, seconds: f64) {
+    let bytes = std::fs::read(checkpoint).expect("a checkpoint");
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a length");
+    let (header, numbers) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).expect("a header");
+    let state = &mut header["__metadata__"]["state"];
+    let mut stored: serde_json::Value = serde_json::from_str(state.as_str().expect("a text")).expect("JSON");
+    stored["record"]["seconds"] = seconds.into();
+    *state = stored.to_string().into();
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    std::fs::write(checkpoint, [&length[..], header.as_bytes(), numbers].concat()).expect("written");
+}
+
+#[test]
+fn what_earlier_pods_took_does_not_count_against_the_deadline_of_this_one() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path();
+    let manifest = usual_data(&path.join("data"));
+    let base = Tiny::new(Shape::Llama).write_gguf(path, GgmlDType::F32);
+    let output = path.join("output");
+    let mut arguments = train_arguments(&base, &manifest, &output, SHORT);
+    let stopped = execute(&arguments, &CancellationToken::new(), &|step| step == 5);
+    assert!(matches!(stopped, Err(TrainError::Interrupted)));
+    spend(&output.join("checkpoint.safetensors"), 100_000.0);
+    arguments.deadline_seconds = Some(600);
+    let result = train(&arguments);
+    let metrics = ["ended", "steps"].map(|name| result.metrics[name].as_str());
+    assert_eq!(metrics, ["AllSteps", "16"]);
+    assert!(metric(&result, "seconds") >= 100_000.0, "{result:?}");
+}
+
+#[test]
+fn losses_that_are_no_numbers_end_it_and_what_is_left_can_be_read_again() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path();
+    let manifest = usual_data(&path.join("data"));
+    let base = path.join("base");
+    let file = Tiny::new(Shape::Llama).write_safetensors(&base, DType::F32);
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).expect("tensors");
+    let norm = tensors.get_mut("model.norm.weight").expect("a tensor");
+    *norm = Tensor::full(f32::NAN, norm.dims(), &Device::Cpu).expect("a tensor");
+    candle_core::safetensors::save(&tensors, &file).expect("written");
+    let arguments = train_arguments(&base, &manifest, &path.join("output"), SHORT);
+    let result = train(&arguments);
+    assert_eq!((result.outcome, &result.model), (Outcome::NoImprovement, &None));
+    let metrics = ["ended", "steps"].map(|name| result.metrics[name].as_str());
+    assert_eq!(metrics, ["Diverged", "0"]);
+    let again = execute(&arguments, &CancellationToken::new(), &|_| panic!("no step")).expect("a decision");
+    assert_eq!(again, result);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub struct Arguments {
     /// Tokens that are computed at a time; fewer where memory is short, and at least one sequence.
     #[arg(long, env = "PERENNIAL_EVALUATE_BATCH_TOKENS", value_name = "TOKENS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
-    /// Longest sequence; items whose prompt and answer are longer are left out.
+    /// Longest sequence; a model cannot be judged on items whose prompt and answer are longer.
     #[arg(long, env = "PERENNIAL_EVALUATE_MAX_SEQUENCE_TOKENS", value_name = "TOKENS", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(8..))]
     pub max_sequence_tokens: u32,
 }

@@ -1,12 +1,13 @@
 //! `evaluate`: the model that serves and a candidate, judged on the same items.
 //!
-//! Scores are paired item by item; an item on which one of them cannot be judged counts for neither. Nothing is decided here,
-//! and no text of an item leaves this process.
+//! Scores are paired item by item. One on which the model that serves cannot be judged does not count; one on which only the
+//! candidate cannot, counts 0 for it. Nothing is decided here, and no text of an item leaves this process.
 
 mod arguments;
 mod score;
 mod suites;
 mod tally;
+mod time;
 mod work;
 
 use std::process::ExitCode;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use perennial_crds::retrain::SuiteItem;
 use perennial_engine::memory::display;
-use perennial_engine::model::{self as engine, LoadOptions};
+use perennial_engine::model::{self as engine, LoadOptions, ModelConfig};
 use perennial_engine::{Engine as _, EngineHandle, FinishReason, Limits, Queued, RequestId, Sampling, Updates};
 
-use crate::train::model::{Batch, Decoder, Kept, Layout, Workspace, batch_bytes, weights_bytes};
+use crate::train::model::{Batch, Decoder, Kept, Layout, Workspace, batch_bytes, transfer_bytes, weights_bytes};
 use crate::train::{Base, Encoder, Example, TrainError, together};
 
 /// Tokens of an answer where an item says nothing.
@@ -93,9 +93,10 @@ fn likelihoods(
     go_on: &dyn Fn() -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let lengths: Vec<usize> = examples.iter().map(|(_, example)| example.computed()).collect();
-    let tokens = affordable(base, bounds, lengths.iter().copied().max().unwrap_or(0))?;
+    let (config, tied) = (&base.description.config, base.description.tied);
+    let tokens = affordable(config, tied, bounds, lengths.iter().copied().max().unwrap_or(0))?;
     let decoder = Decoder {
-        config: base.description.config.clone(),
+        config: config.clone(),
         weights: base.weights()?,
     };
     let mut workspace = Workspace::default();
@@ -118,22 +119,23 @@ fn likelihoods(
 }
 
 /// Tokens that can be computed at a time.
-fn affordable(base: &Base, bounds: Bounds, longest: usize) -> Result<usize, TrainError> {
-    let (config, tied) = (&base.description.config, base.description.tied);
+fn affordable(config: &ModelConfig, tied: bool, bounds: Bounds, longest: usize) -> Result<usize, TrainError> {
     let none = Layout::new(config, &[], 1, 1.0);
     let weights = weights_bytes(config, tied);
     let limit = bounds.memory.or_else(perennial_engine::memory::limit);
     let mut tokens = bounds.batch_tokens.max(longest);
     loop {
-        let batch = batch_bytes(config, &none, true, Kept::Inputs, tokens);
+        // Batches begin when all is read.
+        let batch = batch_bytes(config, &none, true, Kept::Inputs, tokens).max(transfer_bytes(config));
         let total = weights + batch + RESERVE_BYTES;
         if limit.is_none_or(|limit| total <= limit) {
             return Ok(tokens);
         }
         if tokens == longest {
             return Err(TrainError::Memory(format!(
-                "judging needs {} (weights in 32 bits {}, {} for one sequence of {longest} tokens, reserve {}) and the \
-                 memory limit is {}; raise the limit, lower --max-sequence-tokens or choose a smaller model",
+                "judging needs {} (weights in 32 bits {}, {} for one sequence of {longest} tokens or the largest tensor while \
+                 it is read, reserve {}) and the memory limit is {}; raise the limit, lower --max-sequence-tokens or choose a \
+                 smaller model",
                 display(total),
                 display(weights),
                 display(batch),
@@ -299,6 +301,40 @@ mod tests {
             regex: regex.map(str::to_owned),
             max_tokens: None,
         }
+    }
+
+    #[test]
+    fn memory_has_room_for_a_batch_and_before_it_for_the_largest_tensor_twice() {
+        let config = ModelConfig {
+            architecture: "llama".to_owned(),
+            hidden: 64,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_width: 16,
+            feed_forward: 96,
+            vocabulary: 100_000,
+            context: 256,
+            norm_epsilon: 1e-5,
+            rope: perennial_engine::model::Rope {
+                frequencies: vec![1.0; 8],
+                interleaved: true,
+            },
+        };
+        let tokens = |memory: u64| {
+            let bounds = Bounds {
+                memory: Some(memory),
+                batch_tokens: 1 << 20,
+                sequence_tokens: 256,
+            };
+            affordable(&config, true, bounds, 8)
+        };
+        let table = 2 * (config.vocabulary * config.hidden * size_of::<f32>()) as u64;
+        let least = weights_bytes(&config, true) + table + RESERVE_BYTES;
+        let found = tokens(least).expect("it fits");
+        assert!((8..1 << 20).contains(&found), "{found}");
+        assert!(matches!(tokens(least - 1), Err(TrainError::Memory(said)) if said.contains("largest tensor")));
+        assert!(tokens(least + (64 << 20)).expect("it fits") > found);
     }
 
     #[test]

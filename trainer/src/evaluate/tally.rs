@@ -16,20 +16,39 @@ pub struct Line {
     pub candidate: f64,
 }
 
-/// The scores of one suite, and how many items are left out because a model could not be judged on them.
+/// What became of one suite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tally {
+    /// The items that count.
+    pub lines: Vec<Line>,
+    /// Their means.
+    pub scores: SuiteScores,
+    /// Items that are left out, because the model that serves cannot be judged on them.
+    pub left_out: usize,
+    /// Items that count 0 for the candidate, because it alone cannot be judged on them.
+    pub failed: usize,
+}
+
+/// The scores of one suite. What the model that serves cannot be judged on is no measure. What only the candidate cannot be judged
+/// on users would miss, so it must not vanish from what is compared.
 #[must_use]
-pub fn tally(name: &str, champion: &[Option<f64>], candidate: &[Option<f64>]) -> (Vec<Line>, SuiteScores, usize) {
-    let pairs = champion.iter().zip(candidate).enumerate();
-    let lines: Vec<Line> = pairs
-        .filter_map(|(item, (champion, candidate))| {
-            Some(Line {
-                suite: name.to_owned(),
-                item,
-                champion: (*champion)?,
-                candidate: (*candidate)?,
-            })
-        })
-        .collect();
+pub fn tally(name: &str, champion: &[Option<f64>], candidate: &[Option<f64>]) -> Tally {
+    let number = |score: &Option<f64>| score.filter(|score| score.is_finite());
+    let mut failed = 0;
+    let mut lines = Vec::new();
+    for (item, (champion, candidate)) in champion.iter().zip(candidate).enumerate() {
+        let Some(champion) = number(champion) else {
+            continue;
+        };
+        let candidate = number(candidate);
+        failed += usize::from(candidate.is_none());
+        lines.push(Line {
+            suite: name.to_owned(),
+            item,
+            champion,
+            candidate: candidate.unwrap_or(0.0),
+        });
+    }
     let count = lines.len().max(1) as f64;
     let mean = |of: fn(&Line) -> f64| lines.iter().map(of).sum::<f64>() / count;
     let scores = SuiteScores {
@@ -40,8 +59,12 @@ pub fn tally(name: &str, champion: &[Option<f64>], candidate: &[Option<f64>]) ->
         difference_mean: mean(|line| line.candidate - line.champion),
         difference_squares_mean: mean(|line| (line.candidate - line.champion).powi(2)),
     };
-    let left_out = champion.len() - lines.len();
-    (lines, scores, left_out)
+    Tally {
+        left_out: champion.len() - lines.len(),
+        lines,
+        scores,
+        failed,
+    }
 }
 
 #[cfg(test)]
@@ -49,21 +72,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_items_of_both_models_count() {
-        let champion = [Some(0.5), None, Some(0.2), Some(0.0)];
-        let candidate = [Some(0.7), Some(1.0), None, Some(1.0)];
-        let (lines, scores, left_out) = tally("a", &champion, &candidate);
-        assert_eq!(lines.iter().map(|line| line.item).collect::<Vec<_>>(), [0, 3]);
-        assert_eq!((scores.items, left_out), (2, 2));
+    fn means_are_those_of_the_items() {
+        let found = tally("a", &[Some(0.5), Some(0.0)], &[Some(0.7), Some(1.0)]);
+        assert_eq!((found.scores.items, found.left_out, found.failed), (2, 0, 0));
+        let scores = found.scores;
         assert!((scores.champion_mean - 0.25).abs() < 1e-12 && (scores.candidate_mean - 0.85).abs() < 1e-12);
         assert!((scores.difference_mean - 0.6).abs() < 1e-12);
         assert!((scores.difference_squares_mean - 0.52).abs() < 1e-12);
     }
 
     #[test]
+    fn what_only_the_candidate_cannot_do_counts_nothing_for_it_and_what_the_champion_cannot_do_does_not_count() {
+        let champion = [Some(0.5), None, Some(0.2), None, Some(0.4), Some(f64::NAN)];
+        let candidate = [Some(0.7), Some(1.0), None, None, Some(f64::NAN), Some(1.0)];
+        let found = tally("a", &champion, &candidate);
+        let lines: Vec<(usize, f64, f64)> = found
+            .lines
+            .iter()
+            .map(|line| (line.item, line.champion, line.candidate))
+            .collect();
+        assert_eq!(lines, [(0, 0.5, 0.7), (2, 0.2, 0.0), (4, 0.4, 0.0)]);
+        assert_eq!((found.scores.items, found.left_out, found.failed), (3, 3, 2));
+        assert!(found.scores.difference_mean < 0.0, "{found:?}");
+    }
+
+    #[test]
     fn a_suite_without_items_has_no_numbers_that_are_none() {
-        let (lines, scores, left_out) = tally("a", &[None], &[None]);
-        assert!(lines.is_empty() && left_out == 1 && scores.items == 0);
-        assert!(scores.difference_mean == 0.0 && scores.champion_mean == 0.0);
+        let found = tally("a", &[None], &[None]);
+        assert!(found.lines.is_empty() && found.left_out == 1 && found.scores.items == 0);
+        assert!(found.scores.difference_mean == 0.0 && found.scores.champion_mean == 0.0);
     }
 }

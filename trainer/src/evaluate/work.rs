@@ -11,6 +11,7 @@ use super::arguments::Arguments;
 use super::score::{Bounds, Scores, score};
 use super::suites::{self, Suite, SuitesError};
 use super::tally::tally;
+use super::time::{self, End};
 use crate::contract::{message, suites_digest, write_bytes};
 use crate::train::{TrainError, fetch};
 
@@ -80,6 +81,7 @@ impl Judge<'_> {
         let scratch: PathBuf = self.arguments.scratch_directory.join(who);
         let local = match fetch(address, Some(digest), &scratch, self.cancel) {
             Err(error @ LoadError::DigestMismatch { .. }) => return Ok(Err(format!("the {who}: {error}"))),
+            Err(LoadError::Cancelled) => return self.go_on().and(Err(TrainError::Unjudged)),
             local => local?,
         };
         let bounds = Bounds {
@@ -90,17 +92,18 @@ impl Judge<'_> {
         score(local.files, self.items, bounds, &|| self.go_on()).map(Ok)
     }
 
+    /// An error when there is no more time.
     fn go_on(&self) -> Result<(), TrainError> {
-        if self.cancel.is_cancelled() {
-            return Err(TrainError::Interrupted);
-        }
-        match self.arguments.deadline_seconds {
-            Some(seconds) if self.started.elapsed().as_secs() >= seconds => Err(TrainError::Deadline(format!(
-                "judging both models on {} items takes longer than {seconds} seconds; give it more time or processors, or \
-                 hold out fewer items",
-                self.items.len()
+        let deadline = self.arguments.deadline_seconds;
+        match time::end(self.started.elapsed(), deadline, self.cancel.is_cancelled()) {
+            None => Ok(()),
+            Some(End::Stopped) => Err(TrainError::Unjudged),
+            Some(End::Deadline) => Err(TrainError::Deadline(format!(
+                "judging both models on {} items takes longer than {} seconds; give it more time or processors, or hold out \
+                 fewer items",
+                self.items.len(),
+                deadline.unwrap_or(0)
             ))),
-            _ => Ok(()),
         }
     }
 }
@@ -111,33 +114,36 @@ fn conclude(
     champion: &Scores,
     candidate: &Scores,
 ) -> Result<GateResult, TrainError> {
-    let (mut from, mut left_out) = (0, 0);
+    let (mut from, mut left_out, mut failed) = (0, 0, 0);
     let mut lines: Vec<u8> = Vec::new();
     let mut scores: Vec<SuiteScores> = Vec::new();
     for suite in suites {
         let range = from..from + suite.items.len();
         from = range.end;
-        let (found, suite, missing) = tally(&suite.name, &champion[range.clone()], &candidate[range]);
-        for line in &found {
+        let found = tally(&suite.name, &champion[range.clone()], &candidate[range]);
+        for line in &found.lines {
             lines.extend(serde_json::to_vec(line).unwrap_or_default());
             lines.push(b'\n');
         }
+        left_out += found.left_out;
+        failed += found.failed;
+        let suite = found.scores;
         tracing::info!(
             suite = suite.name,
             items = suite.items,
+            left_out = found.left_out,
+            failed = found.failed,
             champion = suite.champion_mean,
             candidate = suite.candidate_mean,
             difference = suite.difference_mean,
             "suite"
         );
-        left_out += missing;
         scores.push(suite);
     }
     let output = &arguments.output_dir;
     std::fs::create_dir_all(output).map_err(TrainError::io("create", output))?;
     let path = output.join(SCORES_FILE);
     write_bytes(&path, &lines).map_err(TrainError::io("write", &path))?;
-    let left = format!("{left_out} items are left out because they are too long for a model or it does not take them");
     let outcome = if scores.iter().all(|suite| suite.items == 0) {
         Outcome::DataRejected
     } else {
@@ -146,8 +152,25 @@ fn conclude(
     Ok(GateResult {
         scores_digest: Some(Digest::of(&lines).to_string()),
         suites: scores,
-        ..result(arguments, outcome, if left_out > 0 { &left } else { "" })
+        ..result(arguments, outcome, &missing(left_out, failed))
     })
+}
+
+/// What could not be judged, in words.
+fn missing(left_out: usize, failed: usize) -> String {
+    let why = "they are too long for it, or its chat template or tokenizer does not take them";
+    let mut said = Vec::new();
+    if left_out > 0 {
+        said.push(format!(
+            "{left_out} items are left out because the model that serves cannot be judged on them: {why}"
+        ));
+    }
+    if failed > 0 {
+        said.push(format!(
+            "{failed} items count 0 for the candidate because it cannot be judged on them: {why}"
+        ));
+    }
+    said.join("; ")
 }
 
 fn result(arguments: &Arguments, outcome: Outcome, said: &str) -> GateResult {

@@ -23,6 +23,8 @@ const REPORT: &str = "drift";
 const REPORT_FILE: &str = "report.json";
 /// Folders of the Jobs that follow, which may run as other users.
 const THEIRS: [&str; 2] = ["output", "gate"];
+/// Mode of these folders.
+const FOR_ALL: u32 = 0o777;
 
 /// What is frozen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +58,8 @@ pub fn freeze(
     for folder in [&data, &suites, &drift] {
         fs::create_dir_all(folder).map_err(PrepareError::io("create", folder))?;
     }
-    for folder in THEIRS
-        .map(|name| output.join(name))
-        .iter()
-        .filter(|folder| !folder.exists())
-    {
-        fs::create_dir(folder)
-            .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o777)))
-            .map_err(PrepareError::io("create", folder))?;
+    for folder in THEIRS.map(|name| output.join(name)) {
+        share(&folder).map_err(PrepareError::io("create", &folder))?;
     }
     let recent = settings.recent_suites.iter().map(|name| (name, &prepared.held_out));
     for (name, items) in own.iter().chain(recent) {
@@ -87,6 +83,15 @@ pub fn freeze(
     write_atomically::<io::Error>(&path, |file| Ok(serde_json::to_writer_pretty(file, &manifest)?))
         .map_err(PrepareError::io("write", &path))?;
     finished(output, settings)?.ok_or_else(|| PrepareError::Changed("what was written is not there".to_owned()))
+}
+
+/// Makes a folder into which any user may write. An earlier try may have been killed before it had opened it.
+fn share(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    if fs::metadata(folder)?.permissions().mode() & FOR_ALL == FOR_ALL {
+        return Ok(());
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(FOR_ALL))
 }
 
 fn file(data: &Path, split: &str, rows: &[TrainingRow]) -> Result<ManifestFile, PrepareError> {
@@ -158,4 +163,23 @@ pub fn finished(output: &Path, settings: &PrepareSettings) -> Result<Option<Froz
         items,
         suites_digest: suites_digest(&suites).map_err(PrepareError::io("read", &suites))?,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_an_earlier_try_made_and_did_not_open_is_opened() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mode = |folder: &Path| fs::metadata(folder).expect("a folder").permissions().mode() & 0o777;
+        let (fresh, left) = (directory.path().join("output"), directory.path().join("gate"));
+        fs::create_dir(&left).expect("a folder");
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o755)).expect("a mode");
+        for folder in [&fresh, &left] {
+            share(folder).expect("a folder");
+            assert_eq!(mode(folder), 0o777, "{}", folder.display());
+            share(folder).expect("as it is");
+        }
+    }
 }

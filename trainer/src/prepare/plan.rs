@@ -67,9 +67,10 @@ pub fn plan(records: Records, settings: &PrepareSettings) -> Result<Prepared, Re
     let own: BTreeSet<PromptHash> = known.filter_map(Asks::hash).collect();
     excluded.own_suites = leave_out(&mut found, &own);
     let held = hold_out(&found, settings);
+    judgeable(&records.own, &held, settings)?;
     excluded.held_out = leave_out(&mut found, &held.prompts);
     let rows = rows(found, settings, &mut excluded);
-    enough(&rows, &held, &excluded, settings)?;
+    enough(&rows, &excluded, settings)?;
     let (train, validation) = split(rows, settings.seed);
     Ok(Prepared {
         train,
@@ -148,13 +149,39 @@ fn fingerprint(row: &TrainingRow) -> String {
     sum.hex()
 }
 
-fn enough(rows: &[Row], held: &HeldOut, excluded: &Excluded, settings: &PrepareSettings) -> Result<(), Rejected> {
-    if !settings.recent_suites.is_empty() && held.items.is_empty() {
+/// Whether every suite has so many items that it can be judged by.
+fn judgeable(
+    own: &BTreeMap<String, Vec<SuiteItem>>,
+    held: &HeldOut,
+    settings: &PrepareSettings,
+) -> Result<(), Rejected> {
+    let fewest = settings.min_items as usize;
+    if let Some((name, items)) = own.iter().find(|(_, items)| items.len() < fewest) {
+        return Err(Rejected(format!(
+            "the suite {name} has {} items and {fewest} are needed; add items to its ConfigMap, or lower gate.minItems",
+            items.len()
+        )));
+    }
+    let Some(name) = settings.recent_suites.first() else {
+        return Ok(());
+    };
+    let items = held.items.len();
+    if items == 0 {
         return Err(Rejected(
             "nothing can be held out to judge by: since traffic has changed, too few answers were corrected or rated good"
                 .to_owned(),
         ));
     }
+    if items < fewest {
+        return Err(Rejected(format!(
+            "the suite {name} has {items} items and {fewest} are needed: since traffic has changed, too few answers were corrected \
+             or rated good; wait for more, lower gate.minItems, or give the suite items of your own"
+        )));
+    }
+    Ok(())
+}
+
+fn enough(rows: &[Row], excluded: &Excluded, settings: &PrepareSettings) -> Result<(), Rejected> {
     let fewest = FEWEST.max(settings.min_records as usize);
     if rows.len() >= fewest {
         return Ok(());

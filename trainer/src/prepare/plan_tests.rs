@@ -18,6 +18,7 @@ fn settings() -> PrepareSettings {
         own_suites: vec!["own".to_owned()],
         excluded_sets: Vec::new(),
         min_records: 2,
+        min_items: 0,
         seed: 7,
     }
 }
@@ -155,6 +156,34 @@ fn nothing_from_before_the_change_is_held_out() {
     late.recent_suites.clear();
     let prepared = plan(corrected(40), &late).expect("nothing has to be");
     assert_eq!((prepared.held_out.len(), all(&prepared).len()), (0, 40));
+}
+
+#[test]
+fn a_suite_with_too_few_items_is_told_before_anything_is_frozen() {
+    let told = PrepareSettings {
+        min_items: 5,
+        ..settings()
+    };
+    let why = |records: Records| plan(records, &told).map(|_| ()).map_err(|Rejected(why)| why);
+    // Half of them are left to learn from, so four are held out of nine and five of ten.
+    let few = why(corrected(9)).expect_err("too few");
+    assert!(
+        few.starts_with("the suite recent has 4 items and 5 are needed") && few.contains("lower gate.minItems"),
+        "{few}"
+    );
+    assert_eq!(why(corrected(10)), Ok(()));
+    let with_own = |count: usize| {
+        let mut records = corrected(40);
+        let items = (0..count).map(|number| item(&format!("golden {number}")));
+        records.own.insert("own".to_owned(), items.collect());
+        why(records)
+    };
+    let few = with_own(4).expect_err("too few");
+    assert_eq!(
+        few,
+        "the suite own has 4 items and 5 are needed; add items to its ConfigMap, or lower gate.minItems"
+    );
+    assert_eq!(with_own(5), Ok(()));
 }
 
 #[test]

@@ -132,9 +132,12 @@ fn to_halves(values: &[f32], config: &ModelConfig, columns: usize) -> Vec<f32> {
 /// Rows in GGUF's order again.
 #[must_use]
 pub fn to_neighbours(values: &[f32], config: &ModelConfig, columns: usize) -> Vec<f32> {
-    let rows = 0..values.len() / columns;
-    let from = rows.flat_map(|row| &values[half_row(row, config) * columns..][..columns]);
-    from.copied().collect()
+    // All of its room at once: a list that grows would be there twice.
+    let mut out = Vec::with_capacity(values.len());
+    for row in 0..values.len() / columns {
+        out.extend_from_slice(&values[half_row(row, config) * columns..][..columns]);
+    }
+    out
 }
 
 /// A GGUF file whose header was read.

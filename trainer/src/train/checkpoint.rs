@@ -38,6 +38,16 @@ pub struct Point {
     pub gradient: f32,
 }
 
+impl Point {
+    /// Whether all of it are numbers.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        [self.loss, self.rate, self.gradient]
+            .iter()
+            .all(|number| number.is_finite())
+    }
+}
+
 /// What is known of the way so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

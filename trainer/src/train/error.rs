@@ -40,6 +40,9 @@ pub enum TrainError {
     /// The pod is being stopped; a checkpoint was left.
     #[error("stopped before the end; the next try goes on from the checkpoint")]
     Interrupted,
+    /// The pod is being stopped while models are judged, of which nothing is kept.
+    #[error("stopped before both models were judged; the next try begins anew")]
+    Unjudged,
     /// There was not enough time.
     #[error("{0}")]
     Deadline(String),
@@ -56,7 +59,7 @@ impl TrainError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Load(LoadError::Cancelled) | Self::Interrupted | Self::Io { .. } => true,
+            Self::Load(LoadError::Cancelled) | Self::Interrupted | Self::Unjudged | Self::Io { .. } => true,
             Self::Load(error) => matches!(
                 error.reason(),
                 FailureReason::SourceUnreachable | FailureReason::NoSpaceLeft | FailureReason::Internal
@@ -97,7 +100,8 @@ mod tests {
         };
         assert!(TrainError::Load(unreachable).is_retryable());
         assert!(TrainError::io("write", "/x")(io::Error::from(io::ErrorKind::StorageFull)).is_retryable());
-        assert!(TrainError::Interrupted.is_retryable());
+        assert!(TrainError::Interrupted.is_retryable() && TrainError::Unjudged.is_retryable());
+        assert!(!TrainError::Deadline(String::new()).is_retryable());
         assert!(!TrainError::Load(mismatch).is_retryable());
         assert!(!TrainError::Memory(String::new()).is_retryable());
         assert!(!TrainError::Model(ModelError::Unsupported(String::new())).is_retryable());

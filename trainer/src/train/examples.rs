@@ -1,5 +1,7 @@
 //! From rows of text to tokens, and which of them are learned.
 
+use std::collections::BTreeSet;
+
 use perennial_crds::capture;
 use perennial_crds::retrain::TrainingRow;
 use perennial_engine::model::Description;
@@ -7,11 +9,16 @@ use perennial_engine::template::{ChatTemplate, Message};
 use perennial_engine::tokenizer::ModelTokenizer;
 
 use super::model::{Batch, Target};
+use super::random::Random;
 
 /// Stands for an answer while the end of a turn is looked for.
 const ANSWER: &str = "PERENNIAL";
 /// How much more or less than the mean row one row may count.
 const MOST_WEIGHT: f64 = 10.0;
+/// One example in so many is held out to measure with, where nothing else is there for that.
+const HELD_OUT_SHARE: usize = 20;
+/// Of the random numbers that decide which; others begin with the orders of epochs.
+const HOLDING_OUT: u64 = 2 << 32;
 
 /// A sequence of which the end is learned.
 #[derive(Clone, Debug, PartialEq)]
@@ -250,6 +257,21 @@ impl Examples {
         examples
     }
 
+    /// Takes a twentieth out by lot, at least one, to measure with; none of a single one, which is to be learned from.
+    pub fn hold_out(&mut self, seed: u64) -> Vec<Example> {
+        let count = self.used.len();
+        let wanted = if count < 2 { 0 } else { (count / HELD_OUT_SHARE).max(1) };
+        let order = Random::new(seed, HOLDING_OUT).order(count);
+        let chosen: BTreeSet<usize> = order.into_iter().take(wanted).collect();
+        let (mut held, mut used) = (Vec::new(), Vec::new());
+        for (index, example) in std::mem::take(&mut self.used).into_iter().enumerate() {
+            let side = if chosen.contains(&index) { &mut held } else { &mut used };
+            side.push(example);
+        }
+        self.used = used;
+        held
+    }
+
     /// The longest sequence that is computed.
     #[must_use]
     pub fn longest(&self) -> usize {
@@ -293,6 +315,36 @@ mod tests {
         assert_eq!(together(&[3, 3, 3, 9, 1, 1], 6), [0..2, 2..3, 3..4, 4..6]);
         assert_eq!(together(&[7, 7], 6), [0..1, 1..2]);
         assert!(together(&[], 6).is_empty());
+    }
+
+    #[test]
+    fn a_twentieth_is_held_out_by_lot_and_at_least_one_is_left_to_learn_from() {
+        let examples = |count: u32| Examples {
+            used: (0..count)
+                .map(|number| Example {
+                    tokens: vec![0, number],
+                    learned_from: 1,
+                    weight: 1.0,
+                })
+                .collect(),
+            ..Examples::default()
+        };
+        let split = |count: u32, seed: u64| {
+            let mut left = examples(count);
+            let held = left.hold_out(seed);
+            let number = |example: &Example| example.tokens[1];
+            let held: Vec<u32> = held.iter().map(number).collect();
+            (held, left.used.iter().map(number).collect::<Vec<u32>>())
+        };
+        for (count, wanted) in [(0, 0), (1, 0), (2, 1), (39, 1), (40, 2), (100, 5)] {
+            let (held, mut all) = split(count, 7);
+            assert_eq!(held.len(), wanted, "of {count}");
+            all.extend(held);
+            all.sort_unstable();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+        assert_eq!(split(100, 7), split(100, 7));
+        assert_ne!(split(100, 7), split(100, 8));
     }
 
     #[test]

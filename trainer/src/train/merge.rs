@@ -14,6 +14,10 @@ use super::error::TrainError;
 use super::model::{Adapter, Layout, Slot, Weights};
 use super::tensors::float;
 
+/// Numbers that a thread rounds at a time: whole blocks of every type, and so few that its copies of them, half a MiB, are nothing
+/// beside a matrix.
+const PIECE: usize = 1 << 15;
+
 /// How wide changed tensors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
@@ -45,20 +49,9 @@ pub fn merge(
 ) -> Result<(), TrainError> {
     weights.merge(adapter);
     let types = types(base, adapter.layout, asked, width)?;
-    let slots = adapter.layout.slots();
-    let rounded: Result<Vec<Vec<f32>>, candle_core::Error> = slots
-        .par_iter()
-        .zip(&types)
-        .map(|(slot, stored)| {
-            round(
-                &weights.layers[slot.layer].projection(slot.projection).weight,
-                slot,
-                *stored,
-            )
-        })
-        .collect();
-    for (slot, values) in slots.iter().zip(rounded?) {
-        weights.layers[slot.layer].projections[slot.projection as usize].weight = values;
+    for (slot, stored) in adapter.layout.slots().iter().zip(types) {
+        let linear = &mut weights.layers[slot.layer].projections[slot.projection as usize];
+        round(&mut linear.weight, stored)?;
     }
     Ok(())
 }
@@ -100,56 +93,71 @@ pub fn tensor(values: &[f32], slot: &Slot) -> candle_core::Result<Tensor> {
     Tensor::from_slice(values, (slot.outputs, slot.inputs), &Device::Cpu)
 }
 
-fn round(values: &[f32], slot: &Slot, stored: Stored) -> candle_core::Result<Vec<f32>> {
-    let tensor = tensor(values, slot)?;
-    let rounded = match stored {
-        Stored::Gguf(dtype) => QTensor::quantize(&tensor, dtype)?.dequantize(&Device::Cpu)?,
-        Stored::Hub(dtype) => tensor.to_dtype(dtype)?.to_dtype(DType::F32)?,
-    };
-    rounded.flatten_all()?.to_vec1::<f32>()
+/// Rounds in place: beside all the weights there is no room for a second copy of them.
+fn round(values: &mut [f32], stored: Stored) -> candle_core::Result<()> {
+    values.par_chunks_mut(PIECE).try_for_each(|piece| {
+        let tensor = Tensor::from_slice(piece, piece.len(), &Device::Cpu)?;
+        let rounded = match stored {
+            Stored::Gguf(dtype) => QTensor::quantize(&tensor, dtype)?.dequantize(&Device::Cpu)?,
+            Stored::Hub(dtype) => tensor.to_dtype(dtype)?.to_dtype(DType::F32)?,
+        };
+        piece.copy_from_slice(&rounded.to_vec1::<f32>()?);
+        Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::model::Projection;
+    use crate::train::random::Random;
+
+    const TYPES: [Stored; 4] = [
+        Stored::Gguf(GgmlDType::Q8_0),
+        Stored::Gguf(GgmlDType::F16),
+        Stored::Hub(DType::BF16),
+        Stored::Hub(DType::F32),
+    ];
+
+    fn values(count: usize) -> Vec<f32> {
+        let mut random = Random::new(5, 5);
+        (0..count).map(|_| random.symmetric() * 0.1).collect()
+    }
+
+    fn rounded(mut values: Vec<f32>, stored: Stored) -> Vec<f32> {
+        round(&mut values, stored).expect("numbers");
+        values
+    }
 
     #[test]
     fn rounding_twice_is_rounding_once() {
-        let config = perennial_engine::model::ModelConfig {
-            architecture: "llama".to_owned(),
-            hidden: 64,
-            layers: 1,
-            heads: 4,
-            kv_heads: 4,
-            head_width: 16,
-            feed_forward: 64,
-            vocabulary: 8,
-            context: 8,
-            norm_epsilon: 1e-5,
-            rope: perennial_engine::model::Rope {
-                frequencies: vec![1.0; 8],
-                interleaved: true,
-            },
-        };
-        let layout = Layout::new(&config, &[Projection::Query], 1, 1.0);
-        let slot = layout.slots()[0];
-        let mut random = crate::train::random::Random::new(5, 5);
-        let values: Vec<f32> = (0..64 * 64).map(|_| random.symmetric() * 0.1).collect();
-        for stored in [
-            Stored::Gguf(GgmlDType::Q8_0),
-            Stored::Gguf(GgmlDType::F16),
-            Stored::Hub(DType::BF16),
-            Stored::Hub(DType::F32),
-        ] {
-            let once = round(&values, &slot, stored).expect("numbers");
-            assert_eq!(round(&once, &slot, stored).expect("numbers"), once, "{stored:?}");
+        let values = values(64 * 64);
+        for stored in TYPES {
+            let once = rounded(values.clone(), stored);
+            assert_eq!(rounded(once.clone(), stored), once, "{stored:?}");
             let furthest = values
                 .iter()
                 .zip(&once)
                 .map(|(one, other)| (one - other).abs())
                 .fold(0.0, f32::max);
             assert!(furthest < 5e-4, "{stored:?}: {furthest}");
+        }
+    }
+
+    #[test]
+    fn piece_by_piece_a_matrix_is_rounded_as_if_it_were_whole() {
+        // Two pieces and a part of one.
+        let shape = (5, PIECE / 2);
+        let values = values(shape.0 * shape.1);
+        let tensor = Tensor::from_slice(&values, shape, &Device::Cpu).expect("a matrix");
+        for stored in TYPES {
+            let whole = match stored {
+                Stored::Gguf(dtype) => {
+                    QTensor::quantize(&tensor, dtype).and_then(|stored| stored.dequantize(&Device::Cpu))
+                }
+                Stored::Hub(dtype) => tensor.to_dtype(dtype).and_then(|stored| stored.to_dtype(DType::F32)),
+            };
+            let whole = whole.and_then(|whole| whole.flatten_all()?.to_vec1::<f32>());
+            assert_eq!(rounded(values.clone(), stored), whole.expect("numbers"), "{stored:?}");
         }
     }
 }

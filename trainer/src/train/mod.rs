@@ -15,6 +15,7 @@ mod examples;
 mod fetch;
 mod files;
 mod full;
+mod gguf;
 mod merge;
 pub mod model;
 mod names;
@@ -43,6 +44,7 @@ pub use work::execute;
 pub(crate) use examples::together;
 pub(crate) use fetch::fetch;
 pub(crate) use process::on_threads;
+pub(crate) use session::reserve_seconds;
 
 use crate::contract::{fail, leave, message, retry};
 

@@ -4,7 +4,7 @@ use perennial_engine::memory::display;
 use perennial_engine::model::ModelConfig;
 use serde::Serialize;
 
-use super::model::{Kept, Layout, batch_bytes, weights_bytes};
+use super::model::{Kept, Layout, batch_bytes, transfer_bytes, weights_bytes};
 
 /// Program, tokenizer, threads, allocator, rows and their tokens.
 const RESERVE_BYTES: u64 = 160 << 20;
@@ -24,8 +24,6 @@ pub struct Needs<'a> {
     pub longest: usize,
     /// Tokens that should be computed at a time.
     pub wanted: usize,
-    /// Bytes of the files of the weights: as many are held while the merged model is written.
-    pub stored: u64,
 }
 
 /// How memory is used, bytes unless the name says otherwise.
@@ -39,7 +37,7 @@ pub struct Plan {
     pub weights_bytes: u64,
     /// The adapter and what learning keeps of it.
     pub adapter_bytes: u64,
-    /// What is kept of a batch, or of the merged model while it is written.
+    /// What is kept of a batch, or of a tensor while it is read or written.
     pub working_bytes: u64,
     /// Everything else.
     pub reserve_bytes: u64,
@@ -86,7 +84,8 @@ fn with(needs: &Needs, limit: Option<u64>, tokens: usize, kept: Kept) -> Plan {
     let adapter = (needs.layout.length() * size_of::<f32>()) as u64 * ADAPTER_COPIES;
     let batch = batch_bytes(needs.config, needs.layout, head_norms, kept, tokens);
     // Products rearrange their operands, and freed memory is not all used again: measured, less than a twentieth more.
-    let working = (batch + batch / 10).max(needs.stored);
+    // Batches begin when all tensors are read, and are over before the changed ones are rounded in place and written.
+    let working = (batch + batch / 10).max(transfer_bytes(needs.config));
     Plan {
         limit_bytes: limit,
         weights_bytes: weights,
@@ -101,8 +100,9 @@ fn with(needs: &Needs, limit: Option<u64>, tokens: usize, kept: Kept) -> Plan {
 
 fn refusal(plan: &Plan, longest: usize) -> String {
     format!(
-        "training needs {} (weights in 32 bits {}, adapter and its moments {}, {} for one sequence of {longest} tokens, \
-         reserve {}) and the memory limit is {}; raise the limit, lower --max-sequence-tokens or choose a smaller model",
+        "training needs {} (weights in 32 bits {}, adapter and its moments {}, {} for one sequence of {longest} tokens or the \
+         largest tensor while it is read, reserve {}) and the memory limit is {}; raise the limit, lower --max-sequence-tokens \
+         or choose a smaller model",
         display(plan.total_bytes),
         display(plan.weights_bytes),
         display(plan.adapter_bytes),
@@ -147,7 +147,6 @@ mod tests {
             layout: &layout,
             longest: 300,
             wanted: 1024,
-            stored: 150 << 20,
         };
         plan(&needs, Some(limit))
     }
@@ -170,6 +169,21 @@ mod tests {
             None,
         ];
         assert_eq!(kinds, expected);
+    }
+
+    #[test]
+    fn the_largest_tensor_has_room_twice_while_it_is_read_or_written() {
+        let config = config();
+        let table = (config.vocabulary * config.hidden * size_of::<f32>()) as u64;
+        let least = planned(950 << 20).expect("it fits");
+        // A batch of one sequence, computed twice, takes a quarter of that.
+        assert_eq!(least.working_bytes, 2 * table);
+        assert!(planned(least.total_bytes).is_ok() && planned(least.total_bytes - 1).is_err());
+        let wide = ModelConfig {
+            feed_forward: 2 * config.vocabulary,
+            ..config
+        };
+        assert_eq!(transfer_bytes(&wide), 4 * table);
     }
 
     #[test]

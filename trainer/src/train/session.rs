@@ -34,7 +34,7 @@ pub struct Session<'a> {
     pub batch_tokens: usize,
     /// What is kept for going backward.
     pub kept: Kept,
-    /// Seconds from the start until the result must be there.
+    /// Seconds from the start of the pod until the result must be there.
     pub deadline_seconds: Option<u64>,
     /// When this process began.
     pub started: Instant,
@@ -56,6 +56,16 @@ pub enum Ended {
     /// The time is up.
     Deadline,
     /// The loss was no number any more.
+    Diverged,
+}
+
+/// What became of a measurement.
+enum Measured {
+    /// It is recorded.
+    Recorded,
+    /// The process is to stop.
+    Stopped,
+    /// The loss is no number.
     Diverged,
 }
 
@@ -100,8 +110,10 @@ impl Session<'_> {
             let due = step == 0 || step.is_multiple_of(every) || ended.is_some();
             if due && state.record.measurements.last().is_none_or(|last| last.step < step) {
                 let begun = Instant::now();
-                if !self.measure(state, workspace, reporter) {
-                    return self.interrupt(state);
+                match self.measure(state, workspace, reporter) {
+                    Measured::Recorded => {}
+                    Measured::Stopped => return self.interrupt(state),
+                    Measured::Diverged => return Ok(diverged(step)),
                 }
                 pace.measurement = begun.elapsed().as_secs_f64();
                 continue;
@@ -117,9 +129,8 @@ impl Session<'_> {
             let Some(point) = self.step(state, workspace, &mut gradient) else {
                 return self.interrupt(state);
             };
-            if !point.loss.is_finite() || !point.gradient.is_finite() {
-                tracing::warn!(step, "the loss is no number any more; a lower learning rate may help");
-                return Ok(Ended::Diverged);
+            if !point.is_finite() {
+                return Ok(diverged(step));
             }
             pace.step = begun.elapsed().as_secs_f64();
             reporter.step(point.step, point.loss, point.rate, state.record.tokens);
@@ -144,8 +155,9 @@ impl Session<'_> {
         if record.since_best() >= self.learning.patience as usize {
             return Some(Ended::Patience);
         }
-        let deadline = self.deadline_seconds? as f64;
-        time_is_up(record.seconds, deadline, pace).then_some(Ended::Deadline)
+        // That of a pod; what earlier pods took was theirs.
+        let (spent, deadline) = (self.started.elapsed().as_secs_f64(), self.deadline_seconds? as f64);
+        time_is_up(spent, deadline, pace).then_some(Ended::Deadline)
     }
 
     /// One step; `None` if the process is to stop in the middle of it, which leaves no trace.
@@ -181,7 +193,8 @@ impl Session<'_> {
             rate: rate as f32,
             gradient: length as f32,
         };
-        if loss.is_finite() && length.is_finite() {
+        // Only numbers are recorded: JSON has no others, and what was left could not be read again.
+        if point.is_finite() {
             let decay = self.learning.weight_decay;
             state.moments.step(&mut state.values, gradient, rate, decay, point.step);
             state.record.step = point.step;
@@ -200,8 +213,8 @@ impl Session<'_> {
         order.map(|index| &self.train[index]).collect()
     }
 
-    /// Measures, and remembers the adapter if it is the best so far. False if the process is to stop.
-    fn measure(&self, state: &mut State, workspace: &mut Workspace, reporter: &mut Reporter) -> bool {
+    /// Measures, and remembers the adapter if it is the best so far.
+    fn measure(&self, state: &mut State, workspace: &mut Workspace, reporter: &mut Reporter) -> Measured {
         let adapter = Adapter {
             layout: self.layout,
             values: &state.values,
@@ -216,16 +229,24 @@ impl Session<'_> {
             workspace,
             &stop,
         ) else {
-            return false;
+            return Measured::Stopped;
         };
+        if !loss.is_finite() {
+            return Measured::Diverged;
+        }
         state.record.measurements.push(Measurement { step, loss });
         let best = state.record.best().map_or(loss, |best| best.loss);
         if state.record.since_best() == 0 {
             state.best.copy_from_slice(&state.values);
         }
         reporter.measured(step, loss, best);
-        true
+        Measured::Recorded
     }
+}
+
+fn diverged(step: u64) -> Ended {
+    tracing::warn!(step, "the loss is no number any more; a lower learning rate may help");
+    Ended::Diverged
 }
 
 /// The mean loss of a learned token; `None` if it is to stop.
@@ -269,10 +290,14 @@ fn weighted(batch: &Batch, losses: &[f32]) -> f64 {
         .sum()
 }
 
+/// Seconds of a deadline that are kept for writing the result.
+pub fn reserve_seconds(deadline: f64) -> f64 {
+    LEAST_RESERVE_SECONDS.max(deadline * RESERVE_SHARE)
+}
+
 /// Whether one more step would leave too little time to measure, merge, measure again, and write.
 fn time_is_up(spent: f64, deadline: f64, pace: Pace) -> bool {
-    let reserve = LEAST_RESERVE_SECONDS.max(deadline * RESERVE_SHARE);
-    spent + pace.step * 1.5 + pace.measurement * 3.0 + reserve >= deadline
+    spent + pace.step * 1.5 + pace.measurement * 3.0 + reserve_seconds(deadline) >= deadline
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Writes a merged model: what was changed anew, everything else as it is in the base.
+//! Writes a merged model, tensor by tensor: what was changed anew, everything else as it is in the base.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::{self, TensorInfo, Value};
+use candle_core::quantized::gguf_file::{TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device};
 use perennial_engine::model::Format;
@@ -14,13 +14,12 @@ use super::arguments::MergedType;
 use super::base::{Base, GgufTensors, HubTensors, to_neighbours};
 use super::error::TrainError;
 use super::files::{move_to, partial};
+use super::gguf;
 use super::merge::{Stored, Width, tensor, types};
 use super::model::{Layout, Slot, Weights};
 use super::tensors::{Announced, TensorsError, narrowed, write};
 use crate::contract::write_atomically;
 
-/// llama.cpp's alignment, and the only one that candle writes.
-const ALIGNMENT: u32 = 32;
 const FILE: &str = "model.gguf";
 const DIRECTORY: &str = "model";
 const SHARD: &str = "model.safetensors";
@@ -76,16 +75,15 @@ fn store_gguf(base: &Base, from: &Path, weights: &Weights, changed: &Changed, to
     // In the order of the base, so that nothing but what is changed is different.
     let mut infos: Vec<(&String, &TensorInfo)> = content.tensor_infos.iter().collect();
     infos.sort_unstable_by_key(|(_, info)| info.offset);
-    let mut tensors = Vec::with_capacity(infos.len());
-    for (name, info) in infos {
-        let stored = match changed.get(name) {
-            Some((slot, stored)) => quantized(base, weights, slot, *stored)?,
-            None => info.read(&mut reader, content.tensor_data_offset, &Device::Cpu)?,
-        };
-        tensors.push((name.as_str(), stored));
-    }
-    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let alignment = Value::U32(ALIGNMENT);
+    let announced: Vec<gguf::Announced> = infos
+        .iter()
+        .map(|(name, info)| gguf::Announced {
+            name,
+            shape: info.shape.dims(),
+            dtype: changed.get(*name).map_or(info.ggml_dtype, |(_, stored)| ggml(*stored)),
+        })
+        .collect();
+    let alignment = Value::U32(gguf::ALIGNMENT);
     let metadata: BTreeMap<&str, &Value> = content
         .metadata
         .iter()
@@ -95,23 +93,33 @@ fn store_gguf(base: &Base, from: &Path, weights: &Weights, changed: &Changed, to
         })
         .collect();
     let metadata: Vec<(&str, &Value)> = metadata.into_iter().collect();
-    write_atomically(to, |file| {
-        gguf_file::write(file, &metadata, &tensors).map_err(Failure::from)
-    })
-    .map_err(|failure| failure.about(to))
+    let written = write_atomically(to, |file| {
+        gguf::write(file, &metadata, &announced, |tensor| -> Result<Vec<u8>, Failure> {
+            let stored = match changed.get(tensor.name) {
+                Some((slot, _)) => quantized(base, weights, slot, tensor.dtype)?,
+                None => content.tensor(&mut reader, tensor.name, &Device::Cpu)?,
+            };
+            Ok(stored.data()?.into_owned())
+        })
+    });
+    written.map_err(|failure| failure.about(to))
 }
 
-fn quantized(base: &Base, weights: &Weights, slot: &Slot, stored: Stored) -> candle_core::Result<QTensor> {
+fn ggml(stored: Stored) -> GgmlDType {
+    match stored {
+        Stored::Gguf(dtype) => dtype,
+        Stored::Hub(_) => GgmlDType::F32,
+    }
+}
+
+fn quantized(base: &Base, weights: &Weights, slot: &Slot, dtype: GgmlDType) -> candle_core::Result<QTensor> {
     let values = &weights.layers[slot.layer].projection(slot.projection).weight;
     let tensor = if base.interleaved_heads(slot.projection).is_some() {
         tensor(&to_neighbours(values, &base.description.config, slot.inputs), slot)?
     } else {
         tensor(values, slot)?
     };
-    match stored {
-        Stored::Gguf(dtype) => QTensor::quantize(&tensor, dtype),
-        Stored::Hub(_) => QTensor::quantize(&tensor, GgmlDType::F32),
-    }
+    QTensor::quantize(&tensor, dtype)
 }
 
 fn store_hub(

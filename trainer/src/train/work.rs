@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use perennial_crds::retrain::{ModelKind, Outcome, RETRAIN_CONTRACT, RetrainResult, TrainedModel, UsedData};
-use perennial_engine::model::Format;
 use perennial_loader::Digest;
 use tokio_util::sync::CancellationToken;
 
@@ -160,7 +159,14 @@ fn examples(arguments: &Arguments, base: &Base, data: &Data) -> (Examples, Examp
     let encoder = Encoder::new(&base.description);
     let most = (arguments.learning.max_sequence_tokens as usize).min(base.description.config.context);
     let of = |rows| Examples::of(&encoder, rows, most);
-    let (train, validation) = (of(&data.train), of(&data.validation));
+    let (mut train, mut validation) = (of(&data.train), of(&data.validation));
+    if validation.used.is_empty() {
+        validation.used = train.hold_out(arguments.seed);
+        tracing::warn!(
+            held_out = validation.used.len(),
+            "no row of split validation can be used; some of split train take their place"
+        );
+    }
     tracing::info!(
         train = train.used.len(),
         validation = validation.used.len(),
@@ -225,7 +231,7 @@ impl Training<'_> {
         let ended = session.run(&mut state, &mut workspace, reporter)?;
         // Whatever happens to the pod now, nothing needs to be learned again.
         self.checkpoint.save(&state)?;
-        // What was kept of the last batch makes room for the merged model.
+        // What was kept of the last batch makes room for the tensors that are read and written.
         drop(workspace);
         reporter.stage(Stage::Writing);
         let (result, stored) = self.conclude(&mut decoder, &layout, &state, ended, &plan)?;
@@ -243,19 +249,12 @@ impl Training<'_> {
     }
 
     fn plan(&self, layout: &Layout) -> Result<Plan, TrainError> {
-        let weights = match &self.base.format {
-            Format::Gguf(path) => std::slice::from_ref(path),
-            // Tensors of safetensors are written one by one.
-            Format::Safetensors { .. } => &[],
-        };
-        let stored = weights.iter().filter_map(|path| std::fs::metadata(path).ok());
         let needs = Needs {
             config: &self.base.description.config,
             tied: self.base.description.tied,
             layout,
             longest: self.train.longest().max(self.validation.longest()),
             wanted: self.arguments.batch_tokens as usize,
-            stored: stored.map(|file| file.len()).sum(),
         };
         let limit = self.arguments.memory.or_else(perennial_engine::memory::limit);
         let plan = plan(&needs, limit).map_err(TrainError::Memory)?;

@@ -21,7 +21,7 @@ pub use address::{Address, address};
 pub use arguments::Arguments;
 pub use error::VerifyError;
 pub use tree::{Found, is_safe};
-pub use work::{execute, inspect, resolve};
+pub use work::{covered, execute, inspect, resolve};
 
 use crate::contract::{leave, message, retry};
 

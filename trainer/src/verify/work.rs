@@ -1,6 +1,6 @@
 //! One check from its arguments to its result.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use perennial_crds::retrain::{Outcome, VerifyResult};
 use perennial_loader::{Digest, LoadRequest, Progress, ResolvedModel, Source};
@@ -76,6 +76,16 @@ async fn in_registry(arguments: &Arguments, cancel: &CancellationToken) -> Resul
 /// When there is no model, or it cannot be read.
 pub async fn resolve(uri: &str, scratch: &Path, cancel: &CancellationToken) -> Result<ResolvedModel, VerifyError> {
     Ok(perennial_loader::resolve(&request(uri, scratch)?, cancel).await?)
+}
+
+/// The files of a model on this machine that its digest is about.
+///
+/// # Errors
+/// As of [`resolve`].
+pub async fn covered(uri: &str, scratch: &Path, cancel: &CancellationToken) -> Result<Vec<PathBuf>, VerifyError> {
+    // Without a digest nothing is hashed, and files of this machine are not copied.
+    let local = perennial_loader::fetch(&request(uri, scratch)?, &Progress::new(), cancel).await?;
+    Ok(local.files)
 }
 
 fn request(uri: &str, scratch: &Path) -> Result<LoadRequest, VerifyError> {

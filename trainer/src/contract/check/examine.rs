@@ -1,5 +1,6 @@
 //! Was each promise kept?
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use perennial_crds::retrain::{
@@ -12,10 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::CheckError;
 use super::said::Run;
 use crate::contract::clean_path;
-use crate::verify::{inspect, resolve};
+use crate::verify::{Found, VerifyError, covered, inspect, resolve};
 
 /// As much as the operator allows, bytes.
 const MOST_MODEL_BYTES: u64 = 2 << 40;
+/// Files that are named, at most.
+const MOST_NAMES: usize = 8;
+const FILES: &str = "its files are whole, and none could run code";
+const DIGEST: &str = "its digest is that of its bytes";
 /// What a Job that trains may say.
 const OUTCOMES: [(&str, Outcome); 4] = [
     ("Succeeded", Outcome::Succeeded),
@@ -179,7 +184,7 @@ async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken
     if uri.starts_with("oci://") {
         checks.hold("it is pinned in RETRAIN_OUTPUT_URI", pinned(uri, model));
         checks.add(
-            "its digest is that of its bytes",
+            DIGEST,
             State::Skipped,
             "registries are not asked here; in the cluster, verify pulls it before the gate",
         );
@@ -199,29 +204,66 @@ async fn examine_model(run: &Run, model: &TrainedModel, stop: &CancellationToken
     checks.hold("it lies below RETRAIN_OUTPUT_URI", Ok(()));
     let output = run.directory.join("output");
     let path = output.join(below);
-    let safe = inspect(&path, &output, MOST_MODEL_BYTES).map_err(|error| error.to_string());
-    let is_there = safe.is_ok();
-    checks.hold("its files are whole, and none could run code", safe.map(|_| ()));
-    if !is_there {
-        checks.add(
-            "its digest is that of its bytes",
-            State::Skipped,
-            "its files cannot be used",
-        );
+    let files = match inspect(&path, &output, MOST_MODEL_BYTES) {
+        Ok(files) => files,
+        Err(error) => {
+            checks.add(FILES, State::Failed, error.to_string());
+            checks.add(DIGEST, State::Skipped, "its files cannot be used");
+            return;
+        }
+    };
+    checks.add(FILES, State::Passed, "");
+    match measure(&path, &output, &files, stop).await {
+        Ok((digest, outside)) => {
+            let same = match digest == model.digest {
+                true => Ok(()),
+                false => Err(format!("its bytes have {digest}")),
+            };
+            checks.hold(DIGEST, same);
+            note_outside(&outside, checks);
+        }
+        Err(problem) => checks.add(DIGEST, State::Failed, problem),
+    }
+    note_unchanged(model, base, checks);
+}
+
+/// The digest of a model's bytes, and those of its files that it is not about.
+async fn measure(
+    model: &Path,
+    scratch: &Path,
+    files: &[Found],
+    stop: &CancellationToken,
+) -> Result<(String, Vec<String>), String> {
+    let real = std::fs::canonicalize(model).map_err(|error| error.to_string())?;
+    let uri = format!("file://{}", real.display());
+    let said = |error: VerifyError| error.to_string();
+    let digest = resolve(&uri, scratch, stop).await.map_err(said)?.digest;
+    let covered = covered(&uri, scratch, stop).await.map_err(said)?;
+    let covered: BTreeSet<&Path> = covered
+        .iter()
+        .filter_map(|file| file.strip_prefix(&real).ok())
+        .collect();
+    let below = files.iter().filter_map(|file| file.path.strip_prefix(model).ok());
+    let outside = below.filter(|file| !covered.contains(file));
+    Ok((digest, outside.map(|file| file.display().to_string()).collect()))
+}
+
+fn note_outside(outside: &[String], checks: &mut Checks) {
+    if outside.is_empty() {
         return;
     }
-    let found = match std::fs::canonicalize(&path) {
-        Ok(path) => resolve(&format!("file://{}", path.display()), &output, stop)
-            .await
-            .map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let more = match outside.len().saturating_sub(MOST_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let same = found.and_then(|found| match found.digest == model.digest {
-        true => Ok(()),
-        false => Err(format!("its bytes have {}", found.digest)),
-    });
-    checks.hold("its digest is that of its bytes", same);
-    note_unchanged(model, base, checks);
+    let names = outside[..outside.len().min(MOST_NAMES)].join(", ");
+    checks.add(
+        "its digest is about all of its files",
+        State::Note,
+        format!(
+            "it is not about {names}{more}: they are not served; let them lie beside the model's directory, not in it"
+        ),
+    );
 }
 
 fn note_unchanged(model: &TrainedModel, base: &str, checks: &mut Checks) {
@@ -304,4 +346,50 @@ fn record(run: &Run, path: &str) -> Result<(), String> {
         return Err("there is no file of resultPath below RETRAIN_OUTPUT_DIR".to_owned());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::make::placeholder;
+    use super::*;
+    use crate::contract::Sha256Sum;
+
+    #[tokio::test]
+    async fn files_that_the_digest_is_not_about_are_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        fs::create_dir_all(model.join("older")).expect("directories");
+        let weights = placeholder();
+        for (name, bytes) in [
+            ("model.safetensors", weights.as_slice()),
+            ("config.json", &b"{}"[..]),
+            ("training.json", &b"{}"[..]),
+            ("vocab.txt", &b""[..]),
+            ("older/model.safetensors", weights.as_slice()),
+        ] {
+            fs::write(model.join(name), bytes).expect("written");
+        }
+        let stop = CancellationToken::new();
+        let measured = async |path: &Path| {
+            let files = inspect(path, directory.path(), MOST_MODEL_BYTES).expect("files");
+            measure(path, directory.path(), &files, &stop).await.expect("a digest")
+        };
+        let (digest, outside) = measured(&model).await;
+        let (config, weights) = (Sha256Sum::of(b"{}"), Sha256Sum::of(&weights));
+        let listing = format!("{config}  config.json\n{weights}  model.safetensors\n");
+        assert_eq!(digest, format!("sha256:{}", Sha256Sum::of(listing.as_bytes())));
+        assert_eq!(outside, ["older/model.safetensors", "training.json", "vocab.txt"]);
+        let mut checks = Checks(Vec::new());
+        note_outside(&outside, &mut checks);
+        assert!(
+            matches!(&checks.0[..], [Check { state: State::Note, said, .. }] if said.contains("older/model.safetensors, training.json")),
+            "{:?}",
+            checks.0
+        );
+        // Of one file it is about that.
+        let (digest, outside) = measured(&model.join("model.safetensors")).await;
+        assert_eq!((digest, outside.len()), (format!("sha256:{weights}"), 0));
+    }
 }

@@ -29,6 +29,9 @@ const COLOURS: [&str; 5] = [
     "plain white",
 ];
 
+/// JSON leaves these as they are within a line, and readers of text may take some of them for the end of one.
+const SPACES: [char; 4] = [' ', '\u{85}', '\u{2028}', '\u{2029}'];
+
 /// Makes a run directory; tells how an image is run on it.
 ///
 /// # Errors
@@ -145,7 +148,7 @@ and then see what it left:
 }
 
 /// One tensor of two numbers: a file that is whole, for trainers that are only tried out.
-fn placeholder() -> Vec<u8> {
+pub(super) fn placeholder() -> Vec<u8> {
     let header = r#"{"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -154,7 +157,8 @@ fn placeholder() -> Vec<u8> {
 }
 
 fn row(number: usize) -> TrainingRow {
-    let question = format!("What colour is the flag on pier number {number} of the old harbour?");
+    let space = SPACES[number % SPACES.len()];
+    let question = format!("What colour is the flag on pier number {number}{space}of the old harbour?");
     let (messages, prompt) = if number.is_multiple_of(4) {
         (Vec::new(), Some(question))
     } else {
@@ -211,4 +215,25 @@ fn write_data(directory: &Path) -> Result<(), CheckError> {
     let path = directory.join(MANIFEST_FILE);
     let json = serde_json::to_vec_pretty(&manifest).map_err(|error| CheckError::Directory(error.to_string()))?;
     write_bytes(&path, &json).map_err(CheckError::io(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_ends_lines_at_other_characters_cannot_read_the_rows() {
+        let directory = tempfile::tempdir().expect("a directory");
+        write_data(directory.path()).expect("rows");
+        for (split, rows) in [("train", TRAIN_ROWS), ("validation", VALIDATION_ROWS)] {
+            let path = directory.path().join(format!("{split}.jsonl"));
+            let text = fs::read_to_string(path).expect("rows");
+            assert_eq!(text.lines().count(), rows);
+            for end in &SPACES[1..] {
+                let torn = text.split(['\n', *end]).filter(|line| !line.is_empty());
+                let unreadable = torn.filter(|line| serde_json::from_str::<TrainingRow>(line).is_err());
+                assert!(unreadable.count() > 0, "{end:?} in {split}");
+            }
+        }
+    }
 }

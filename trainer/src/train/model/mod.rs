@@ -20,7 +20,7 @@ mod weights;
 pub use adapter::{Adapter, Layout, Pair, Slot};
 pub use batch::{Batch, Target};
 pub use projection::Projection;
-pub use weights::{Layer, Linear, Weights, bytes as weights_bytes};
+pub use weights::{Layer, Linear, Weights, bytes as weights_bytes, transfer_bytes};
 
 use perennial_engine::model::ModelConfig;
 

@@ -92,3 +92,13 @@ pub fn bytes(config: &ModelConfig, tied: bool) -> u64 {
     let tables = if tied { 1 } else { 2 } * config.vocabulary * config.hidden;
     ((config.layers * layer + tables + config.hidden) * size_of::<f32>()) as u64
 }
+
+/// Bytes that reading or writing a model takes beside its weights: two copies of its largest tensor in 32 bits, or what is stored of
+/// it and one.
+#[must_use]
+pub fn transfer_bytes(config: &ModelConfig) -> u64 {
+    let matrices = Projection::ALL.iter().map(|projection| projection.shape(config));
+    let tables = std::iter::once((config.vocabulary, config.hidden));
+    let largest = matrices.chain(tables).map(|(rows, columns)| rows * columns).max();
+    (2 * largest.unwrap_or(0) * size_of::<f32>()) as u64
+}
