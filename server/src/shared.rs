@@ -1,7 +1,8 @@
 //! What HTTP handlers, probes and startup share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use perennial_crds::capture::Level;
 use perennial_loader::Progress;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,7 +40,7 @@ pub struct Shared {
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Counts requests in drift panes.
-    pub observer: Observer,
+    pub observer: Arc<Observer>,
     /// Keeps a sample of requests for retraining, if that is wanted.
     pub capture: Capture,
     /// Counts responses that are still being produced.
@@ -70,9 +71,12 @@ impl Shared {
         encoder: Option<StaticEncoder>,
     ) -> Result<Self, SharedError> {
         let metrics = Metrics::new(&served_model_name, vllm_alias)?;
+        let observer = Arc::new(Observer::start(metrics.observation.clone(), encoder)?);
+        let counts = Arc::clone(&observer);
+        let follow = move |level| counts.set_counting(level > Level::None);
         Ok(Self {
-            observer: Observer::start(metrics.observation.clone(), encoder)?,
-            capture: Capture::start(metrics.capture.clone(), capture_bytes)?,
+            capture: Capture::telling(metrics.capture.clone(), capture_bytes, follow)?,
+            observer,
             metrics,
             served_model_name,
             created: seconds_since_1970(),

@@ -17,6 +17,8 @@ use crate::shared::{Shared, seconds_since_1970};
 
 /// Longer than any id that this server echoes.
 const MAX_ID_BYTES: usize = 256;
+/// How ids begin that are in the bodies of answers, of which no record knows.
+const OF_BODIES: [&str; 2] = ["chatcmpl-", "cmpl-"];
 
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
@@ -32,12 +34,14 @@ pub(super) async fn create(
         ));
     }
     let id = feedback.request_id.clone();
-    let score = feedback
-        .score
-        .filter(|_| observed.0.is_some() && shared.capture.level() > Level::None);
+    if observed.0.is_none() {
+        return Ok(taken(&id, Kept::Unwanted, false));
+    }
+    let score = feedback.score.filter(|_| shared.capture.level() > Level::None);
     let kept = match shared.capture.feedback(feedback) {
         Ok(true) => Kept::Stored,
         Ok(false) => Kept::NotInSample,
+        Err(NotKept::Enough) => Kept::Enough,
         Err(NotKept::Off) if score.is_some() => Kept::Off,
         Err(NotKept::Off) => {
             return Err(ApiError::conflict(
@@ -55,7 +59,7 @@ pub(super) async fn create(
     if let Some(score) = score {
         shared.observer.rate(&id, score < 0.0);
     }
-    Ok((StatusCode::ACCEPTED, Json(answer(&id, kept, score.is_some()))))
+    Ok(taken(&id, kept, score.is_some()))
 }
 
 /// What became of feedback.
@@ -63,17 +67,14 @@ pub(super) async fn create(
 enum Kept {
     Stored,
     NotInSample,
+    Enough,
     Off,
+    Unwanted,
 }
 
 fn parse(parameters: &mut Parameters, time: i64) -> Result<FeedbackRecord, ApiError> {
     let feedback = FeedbackRecord {
-        request_id: text(parameters, "request_id", MAX_ID_BYTES)?.ok_or_else(|| {
-            ApiError::parameter(
-                "request_id",
-                "`request_id` is missing; it must be the X-Request-Id of the answer",
-            )
-        })?,
+        request_id: request_id(parameters)?,
         time,
         score: parameters.between("score", -1.0, 1.0, "a number from -1 (bad) to 1 (good)")?,
         corrected_output: text(parameters, "corrected_output", MAX_TEXT_BYTES)?,
@@ -87,6 +88,18 @@ fn parse(parameters: &mut Parameters, time: i64) -> Result<FeedbackRecord, ApiEr
     Ok(feedback)
 }
 
+fn request_id(parameters: &mut Parameters) -> Result<String, ApiError> {
+    let wrong = |why: &str| ApiError::parameter("request_id", format!("`request_id` {why}"));
+    let id = text(parameters, "request_id", MAX_ID_BYTES)?
+        .ok_or_else(|| wrong("is missing; it must be the X-Request-Id of the answer"))?;
+    if OF_BODIES.iter().any(|prefix| id.starts_with(prefix)) {
+        return Err(wrong(
+            "is the `id` in the body of the answer; give the value of its header x-request-id instead",
+        ));
+    }
+    Ok(id)
+}
+
 fn text(parameters: &mut Parameters, name: &str, longest: usize) -> Result<Option<String>, ApiError> {
     let expected = format!("a string of 1 to {longest} bytes");
     let text: Option<String> = parameters.optional(name, &expected)?;
@@ -98,17 +111,21 @@ fn text(parameters: &mut Parameters, name: &str, longest: usize) -> Result<Optio
     }
 }
 
-fn answer(id: &str, kept: Kept, counted: bool) -> Value {
+fn taken(id: &str, kept: Kept, counted: bool) -> (StatusCode, Json<Value>) {
     let mut answer = json!({
         "object": "feedback", "request_id": id, "stored": kept == Kept::Stored, "counted": counted,
     });
     let why = match kept {
-        Kept::Stored => return answer,
+        Kept::Stored => None,
         Kept::NotInSample => {
-            "the request is not in the sample that is kept, so there is no answer to join feedback with"
+            Some("the request is not in the sample that is kept, so there is no answer to join feedback with")
         }
-        Kept::Off => "this server keeps no feedback, and counts scores alone",
+        Kept::Enough => Some("there is as much feedback on this request as is kept on one"),
+        Kept::Off => Some("this server keeps no feedback, and counts scores alone"),
+        Kept::Unwanted => Some("a header of this feedback says that it is neither to be counted nor to be kept"),
     };
-    answer["message"] = why.into();
-    answer
+    if let Some(why) = why {
+        answer["message"] = why.into();
+    }
+    (StatusCode::ACCEPTED, Json(answer))
 }

@@ -38,6 +38,8 @@ pub struct Draft {
     answer: String,
     answer_is_cut: bool,
     messages_left_out: bool,
+    /// How often the level had been lowered when it began.
+    lowered: u64,
 }
 
 /// An exchange that ended.
@@ -67,7 +69,13 @@ impl Draft {
             prompt,
             answer: String::with_capacity(ANSWER_BYTES),
             answer_is_cut: false,
+            lowered: 0,
         }
+    }
+
+    /// The same, begun when the level had been lowered so often.
+    pub(super) fn since(self, lowered: u64) -> Self {
+        Self { lowered, ..self }
     }
 
     /// More of the answer. Of a long one the end is left out.
@@ -94,6 +102,11 @@ impl Draft {
 }
 
 impl Ended {
+    /// How often the level had been lowered when it began.
+    pub(super) fn lowered(&self) -> u64 {
+        self.draft.lowered
+    }
+
     /// What is kept of it by these rules.
     #[must_use]
     pub fn record(self, rules: &Rules) -> ExchangeRecord {

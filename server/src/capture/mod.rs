@@ -3,13 +3,15 @@
 //!
 //! [`rules`] is what is to be kept, as [`follow`] reads it from the pod's annotation; [`sample`] chooses requests; [`draft`]
 //! grows with an answer; [`recorder`] is the thread that takes personal data out ([`redact`]) and puts records into the
-//! [`spool`]; [`courier`] brings them to the collector. A request never waits for any of it, nothing is copied of a request
-//! that is not sampled, nothing is written to a disk, and no text gets into a log, a metric or an error.
+//! [`spool`]; [`courier`] brings them to the collector. `given` knows feedback that is sent again. A request never waits for
+//! any of it, nothing is copied of a request that is not sampled, nothing is written to a disk, and no text gets into a log, a
+//! metric or an error.
 
 pub mod counters;
 pub mod courier;
 pub mod draft;
 pub mod follow;
+mod given;
 pub mod recorder;
 pub mod redact;
 pub mod rules;

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::counters::CaptureCounters;
 use super::draft::{Draft, Ended, Texts, clean_feedback};
+use super::given::{Fate, Given};
 use super::rules::Rules;
 use super::spool::Spool;
 
@@ -36,11 +37,19 @@ pub enum NotKept {
     Off,
     /// There is no room for it now.
     Full,
+    /// There is as much on that answer as is kept.
+    Enough,
+}
+
+/// What still holds personal data.
+enum Raw {
+    Exchange(Box<Ended>),
+    Feedback(Box<FeedbackRecord>),
 }
 
 enum Work {
-    Exchange(Box<Ended>),
-    Feedback(Box<FeedbackRecord>),
+    /// What began when the level had been lowered so often.
+    Keep(Raw, u64),
     /// Says when all that was handed over before is in the spool.
     Settle(oneshot::Sender<()>),
 }
@@ -48,6 +57,7 @@ enum Work {
 /// What is kept of requests.
 pub struct Capture {
     work: SyncSender<Work>,
+    given: Mutex<Given>,
     state: Arc<State>,
 }
 
@@ -58,6 +68,8 @@ struct State {
     /// There is as much as a batch can hold.
     enough: Notify,
     counters: CaptureCounters,
+    /// Hears of each level that comes into force.
+    listener: Box<dyn Fn(Level) + Send + Sync>,
 }
 
 impl Capture {
@@ -66,19 +78,36 @@ impl Capture {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(counters: CaptureCounters, bytes: usize) -> Result<Self, CaptureError> {
+        Self::telling(counters, bytes, |_| {})
+    }
+
+    /// The same, and `listener` hears of each level that comes into force, before others do.
+    ///
+    /// # Errors
+    /// As [`Capture::start`].
+    pub fn telling(
+        counters: CaptureCounters,
+        bytes: usize,
+        listener: impl Fn(Level) + Send + Sync + 'static,
+    ) -> Result<Self, CaptureError> {
         let boot_id = format!("{:016x}", RandomState::new().hash_one(0));
         let state = Arc::new(State {
             rules: watch::Sender::new(Arc::default()),
             spool: Mutex::new(Spool::new(boot_id, bytes)),
             enough: Notify::new(),
             counters,
+            listener: Box::new(listener),
         });
         let (work, waiting) = sync_channel(WAITING);
         let keeper = Arc::clone(&state);
         std::thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || keeper.run(&waiting))?;
-        Ok(Self { work, state })
+        Ok(Self {
+            work,
+            given: Mutex::default(),
+            state,
+        })
     }
 
     /// What is to be kept now.
@@ -95,14 +124,7 @@ impl Capture {
 
     /// From now on this is kept. If that is less than texts, those that wait for the collector are forgotten.
     pub fn apply(&self, rules: Rules) {
-        let level = rules.level();
-        let mut spool = self.state.spool.lock();
-        self.state.rules.send_replace(Arc::new(rules));
-        if level < Level::Payload {
-            self.state.counters.dropped.inc_by(spool.clear());
-        }
-        self.state.show(&spool);
-        self.state.counters.set_level(level);
+        self.state.put_into_force(rules, &mut self.state.spool.lock());
     }
 
     /// The terms were not understood.
@@ -113,23 +135,29 @@ impl Capture {
     /// Begins to keep a request, if it is one of the sample.
     #[must_use]
     pub fn draft(&self, id: &str, requester: Option<&str>, texts: Texts<'_>) -> Option<Draft> {
-        let weight = self.state.rules.borrow().weight(id)?;
-        Some(Draft::new(id.to_owned(), requester.map(str::to_owned), weight, texts))
+        let (weight, lowered) = {
+            let rules = self.state.rules.borrow();
+            (rules.weight(id)?, rules.lowered)
+        };
+        let draft = Draft::new(id.to_owned(), requester.map(str::to_owned), weight, texts);
+        Some(draft.since(lowered))
     }
 
     /// Hands over an exchange that ended. Never waits: while too many are waiting it is dropped and counted as such.
     pub fn hand_over(&self, ended: Ended) {
-        if self.level() < Level::Payload {
+        let lowered = ended.lowered();
+        if !self.state.rules.borrow().keep(lowered) {
             return;
         }
         self.state.counters.sampled.inc();
-        if self.work.try_send(Work::Exchange(Box::new(ended))).is_err() {
+        let work = Work::Keep(Raw::Exchange(Box::new(ended)), lowered);
+        if self.work.try_send(work).is_err() {
             self.state.counters.dropped.inc();
         }
     }
 
-    /// Keeps what somebody thought of an answer. Tells whether that answer is in the sample; else there is nothing that the
-    /// feedback could be joined with, and it is not kept.
+    /// Keeps what somebody thought of an answer, once if it is sent again. Tells whether that answer is in the sample; else
+    /// there is nothing that the feedback could be joined with, and it is not kept.
     ///
     /// # Errors
     /// [`NotKept`].
@@ -141,12 +169,21 @@ impl Capture {
         if rules.weight(&feedback.request_id).is_none() {
             return Ok(false);
         }
+        // Held until it is handed over, so that of two that come at the same time one is the repetition.
+        let mut given = self.given.lock();
+        let mark = given.mark(&feedback);
+        match given.fate(mark, rules.lowered) {
+            Fate::New => {}
+            Fate::Repeated => return Ok(true),
+            Fate::Enough => return Err(NotKept::Enough),
+        }
         let bytes = FEEDBACK_BYTES + feedback.corrected_output.as_ref().map_or(0, String::len);
         if !self.state.spool.lock().has_room(bytes) {
             return Err(NotKept::Full);
         }
-        let work = Work::Feedback(Box::new(feedback));
+        let work = Work::Keep(Raw::Feedback(Box::new(feedback)), rules.lowered);
         self.work.try_send(work).map_err(|_| NotKept::Full)?;
+        given.add(mark);
         self.state.counters.sampled.inc();
         Ok(true)
     }
@@ -182,33 +219,61 @@ impl Capture {
 }
 
 impl State {
+    fn put_into_force(&self, rules: Rules, spool: &mut Spool) {
+        let level = rules.level();
+        let rules = rules.after(&self.rules.borrow());
+        (self.listener)(level);
+        if level < Level::Payload {
+            self.counters.dropped.inc_by(spool.clear());
+        }
+        self.show(spool);
+        self.counters.set_level(level);
+        // Last, so that whoever sees them sees what has become of the rest, too.
+        self.rules.send_replace(Arc::new(rules));
+    }
+
     fn run(&self, work: &Receiver<Work>) {
         while let Ok(work) = work.recv() {
-            let rules = Arc::clone(&self.rules.borrow());
-            let (record, finds) = match work {
-                Work::Exchange(ended) => {
-                    let record = ended.record(&rules);
-                    let finds = record.redactions.clone();
-                    (Record::Exchange(record), finds)
-                }
-                Work::Feedback(feedback) => {
-                    let (feedback, finds) = clean_feedback(*feedback, &rules);
-                    (Record::Feedback(feedback), finds)
+            match work {
+                Work::Keep(raw, lowered) => {
+                    if let Some(record) = self.clean(raw, lowered) {
+                        self.put(&record, lowered);
+                    }
                 }
                 Work::Settle(settled) => {
                     // Whoever asked may have gone.
                     let _ = settled.send(());
-                    continue;
                 }
-            };
-            self.counters.redacted(&finds);
-            self.put(&record);
+            }
         }
     }
 
-    fn put(&self, record: &Record) {
+    /// What is kept of it by the rules of now. Those of a lower level would find nothing, and leave everything in it.
+    fn clean(&self, raw: Raw, lowered: u64) -> Option<Record> {
+        let rules = Arc::clone(&self.rules.borrow());
+        if !rules.keep(lowered) {
+            self.counters.dropped.inc();
+            return None;
+        }
+        let (record, finds) = match raw {
+            Raw::Exchange(ended) => {
+                let record = ended.record(&rules);
+                let finds = record.redactions.clone();
+                (Record::Exchange(record), finds)
+            }
+            Raw::Feedback(feedback) => {
+                let (feedback, finds) = clean_feedback(*feedback, &rules);
+                (Record::Feedback(feedback), finds)
+            }
+        };
+        self.counters.redacted(&finds);
+        Some(record)
+    }
+
+    /// Into the spool, unless the level was lowered in the meantime, which has emptied it.
+    fn put(&self, record: &Record, lowered: u64) {
         let mut spool = self.spool.lock();
-        if self.rules.borrow().level() < Level::Payload {
+        if !self.rules.borrow().keep(lowered) {
             self.counters.dropped.inc();
             return;
         }

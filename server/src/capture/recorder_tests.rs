@@ -114,16 +114,95 @@ async fn a_lower_level_forgets_what_waits_and_takes_nothing_more() {
 }
 
 #[tokio::test]
-async fn what_is_redacted_while_the_level_is_lowered_is_not_kept() {
+async fn what_is_redacted_while_the_level_is_lowered_is_not_kept_even_if_it_is_raised_again() {
+    for raised in [false, true] {
+        let (capture, counters) = started(1 << 20);
+        {
+            let mut held = capture.state.spool.lock();
+            // The first may be at any place before the lock, and the second waits.
+            hand_over(&capture, "a");
+            hand_over(&capture, "b");
+            capture.state.put_into_force(rules(""), &mut held);
+            if raised {
+                capture.state.put_into_force(all(), &mut held);
+            }
+        }
+        capture.settle().await;
+        assert!(batch(&capture).is_none());
+        assert_eq!((counters.sampled.get(), counters.dropped.get()), (2, 2));
+    }
+}
+
+#[test]
+fn nothing_is_put_into_the_spool_that_rules_of_a_lower_level_looked_at() {
     let (capture, counters) = started(1 << 20);
-    let held = capture.state.spool.lock();
-    hand_over(&capture, "a");
-    // As apply() does it, while the thread may be at any place before the lock.
-    capture.state.rules.send_replace(Arc::default());
-    drop(held);
+    let state = &capture.state;
+    let raw = || Raw::Feedback(Box::new(feedback("a", "To eve@example.com")));
+    let before = capture.rules().lowered;
+    capture.apply(rules(""));
+    assert!(state.clean(raw(), before).is_none(), "they find nothing");
+    capture.apply(all());
+    assert!(state.clean(raw(), before).is_none(), "it was to be forgotten");
+    let now = capture.rules().lowered;
+    let record = state.clean(raw(), now).expect("a record");
+    capture.apply(rules(r#"{"level": "None"}"#));
+    capture.apply(all());
+    state.put(&record, now);
+    assert!(batch(&capture).is_none());
+    assert_eq!(counters.dropped.get(), 3);
+    // Other terms of the same level lose nothing.
+    let now = capture.rules().lowered;
+    let record = state.clean(raw(), now).expect("a record");
+    capture.apply(all());
+    state.put(&record, now);
+    assert!(batch(&capture).is_some());
+    assert_eq!(counters.dropped.get(), 3);
+}
+
+#[tokio::test]
+async fn an_exchange_that_began_before_the_level_was_lowered_is_not_kept_when_it_is_raised_again() {
+    let (capture, counters) = started(1 << 20);
+    let draft = capture.draft("a", None, Texts::Prompt("Why?")).expect("it is sampled");
+    capture.apply(rules(""));
+    capture.apply(all());
+    capture.hand_over(draft.end(Outcome::Stop, 0, 0, 0));
     capture.settle().await;
     assert!(batch(&capture).is_none());
-    assert_eq!((counters.sampled.get(), counters.dropped.get()), (1, 1));
+    assert_eq!((counters.sampled.get(), counters.dropped.get()), (0, 0));
+}
+
+#[test]
+fn whoever_listens_hears_of_each_level() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&heard);
+    let counters = Metrics::new("m", false).expect("metrics").capture;
+    let capture = Capture::telling(counters, 1 << 20, move |level| notes.lock().push(level)).expect("a thread");
+    for terms in [all(), rules(r#"{"level": "None"}"#), rules("")] {
+        capture.apply(terms);
+    }
+    assert_eq!(*heard.lock(), [Level::Payload, Level::None, Level::Features]);
+}
+
+#[tokio::test]
+async fn feedback_that_is_sent_again_is_kept_once_and_not_too_much_on_one_answer() {
+    let (capture, counters) = started(1 << 20);
+    for _ in 0..3 {
+        assert_eq!(capture.feedback(feedback("a", "x")), Ok(true));
+    }
+    for number in 1..8 {
+        assert_eq!(capture.feedback(feedback("a", &number.to_string())), Ok(true));
+    }
+    assert_eq!(capture.feedback(feedback("a", "8")), Err(NotKept::Enough));
+    assert_eq!(capture.feedback(feedback("b", "8")), Ok(true));
+    capture.settle().await;
+    assert_eq!(batch(&capture).expect("a batch").records.len(), 9);
+    assert_eq!(counters.sampled.get(), 9);
+    // What is forgotten is not said to be kept.
+    capture.apply(rules(""));
+    capture.apply(all());
+    assert_eq!(capture.feedback(feedback("b", "8")), Ok(true));
+    capture.settle().await;
+    assert_eq!(batch(&capture).expect("a batch").records.len(), 1);
 }
 
 #[tokio::test]
@@ -137,10 +216,13 @@ async fn feedback_is_kept_for_the_sample_and_while_there_is_room() {
     );
     assert_eq!(capture.feedback(feedback("a", &"x".repeat(4 << 10))), Ok(true));
     capture.settle().await;
-    assert_eq!(
-        capture.feedback(feedback("a", &"x".repeat(4 << 10))),
-        Err(NotKept::Full)
-    );
+    // What was not taken is not known when it comes again.
+    for _ in 0..2 {
+        assert_eq!(
+            capture.feedback(feedback("a", &"y".repeat(4 << 10))),
+            Err(NotKept::Full)
+        );
+    }
     assert_eq!(
         (counters.sampled.get(), counters.dropped.get()),
         (2, 0),

@@ -47,6 +47,8 @@ pub struct Rules {
     pub(super) redactor: Redactor,
     pub(super) revision: Option<String>,
     pub(super) destination: Option<Destination>,
+    /// How often less than texts was to be kept before.
+    pub(super) lowered: u64,
 }
 
 impl Rules {
@@ -87,7 +89,20 @@ impl Rules {
             redactor: Redactor::new(&terms.redact, &terms.patterns)?,
             revision: terms.revision,
             destination: Some(destination),
+            lowered: 0,
         })
+    }
+
+    /// These, when those were in force until now.
+    pub(super) fn after(mut self, before: &Self) -> Self {
+        self.lowered = before.lowered + u64::from(self.level < Level::Payload);
+        self
+    }
+
+    /// Whether texts are kept that began when the level had been lowered so often: not if it was lowered since, even if it has
+    /// been raised again.
+    pub(super) fn keep(&self, lowered: u64) -> bool {
+        self.level == Level::Payload && self.lowered == lowered
     }
 
     /// How much may be kept.

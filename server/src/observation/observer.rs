@@ -1,6 +1,7 @@
 //! The thread that turns ended requests into counts, away from the cores' requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use parking_lot::Mutex;
@@ -30,10 +31,20 @@ pub enum ObserverError {
     Thread(#[from] std::io::Error),
 }
 
+/// Where requests are counted.
+struct Counts {
+    panes: Mutex<Panes>,
+    /// How often all was forgotten. Changes only while panes are locked.
+    forgotten: AtomicU64,
+}
+
+/// An ended request, and how often all had been forgotten by then.
+struct Ended(Record, u64);
+
 /// Takes ended requests, and tells what they were as counts.
 pub struct Observer {
-    ended: SyncSender<Record>,
-    panes: Arc<Mutex<Panes>>,
+    ended: SyncSender<Ended>,
+    counts: Arc<Counts>,
     rated: Mutex<Rated>,
     encoder_bytes: u64,
     counters: ObservationCounters,
@@ -47,16 +58,18 @@ impl Observer {
     pub fn start(counters: ObservationCounters, encoder: Option<StaticEncoder>) -> Result<Self, ObserverError> {
         let extraction = Extraction::new(encoder)?;
         let encoder_bytes = extraction.encoder_bytes();
-        let panes = Panes::new(extraction.layout(), random());
-        let panes = Arc::new(Mutex::new(panes));
+        let counts = Arc::new(Counts {
+            panes: Mutex::new(Panes::new(extraction.layout(), random())),
+            forgotten: AtomicU64::new(0),
+        });
         let (ended, waiting) = sync_channel(WAITING);
-        let (counted, observed) = (Arc::clone(&panes), counters.observed.clone());
+        let (counted, observed) = (Arc::clone(&counts), counters.observed.clone());
         std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || run(&waiting, &extraction, &counted, &observed))?;
         Ok(Self {
             ended,
-            panes,
+            counts,
             rated: Mutex::default(),
             encoder_bytes,
             counters,
@@ -65,7 +78,8 @@ impl Observer {
 
     /// Hands over a request that ended. Never waits: while too many are waiting it is dropped and counted as such.
     pub fn hand_over(&self, record: Record) {
-        if self.ended.try_send(record).is_err() {
+        let forgotten = self.counts.forgotten.load(Ordering::Relaxed);
+        if self.ended.try_send(Ended(record, forgotten)).is_err() {
             self.counters.dropped.inc();
         }
     }
@@ -74,8 +88,20 @@ impl Observer {
     pub fn rate(&self, request: &str, bad: bool) {
         if self.rated.lock().is_new(request) {
             let now = now();
-            self.panes.lock().rate(now, bad);
+            self.counts.panes.lock().rate(now, bad);
         }
+    }
+
+    /// Whether anything is counted from now on. If not, all that was counted is forgotten at once, with what waits for it.
+    pub fn set_counting(&self, counting: bool) {
+        self.set_counting_of(&mut self.counts.panes.lock(), counting);
+    }
+
+    fn set_counting_of(&self, panes: &mut Panes, counting: bool) {
+        if !counting {
+            self.counts.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
+        panes.set_counting(counting);
     }
 
     /// What the encoder of prompts takes of memory; 0 without one.
@@ -88,7 +114,7 @@ impl Observer {
     #[must_use]
     pub fn page(&self, after: Option<u64>) -> PanesPage {
         let now = now();
-        self.panes.lock().page(after, now)
+        self.counts.panes.lock().page(after, now)
     }
 
     /// Changes the length of panes.
@@ -96,18 +122,20 @@ impl Observer {
     /// # Errors
     /// A length that panes cannot have.
     pub fn observe(&self, observation: Observation) -> Result<(), ObservationError> {
-        self.panes.lock().observe(observation)
+        self.counts.panes.lock().observe(observation)
     }
 }
 
-fn run(ended: &Receiver<Record>, extraction: &Extraction, panes: &Mutex<Panes>, observed: &prometheus::IntCounter) {
-    while let Ok(record) = ended.recv() {
+fn run(ended: &Receiver<Ended>, extraction: &Extraction, counts: &Counts, observed: &prometheus::IntCounter) {
+    while let Ok(Ended(record, forgotten)) = ended.recv() {
         let features = extraction.features(&record);
         // Not kept any longer than needed, and not under the lock.
         drop(record);
         let now = now();
-        panes.lock().record(now, &features);
-        observed.inc();
+        let mut panes = counts.panes.lock();
+        if counts.forgotten.load(Ordering::Relaxed) == forgotten && panes.record(now, &features) {
+            observed.inc();
+        }
     }
 }
 
@@ -142,11 +170,34 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_not_counted_any_more_when_counting_ends() {
+        let counters = Metrics::new("m", false).expect("metrics").observation;
+        let observer = Observer::start(counters.clone(), None).expect("an observer");
+        let boot = observer.page(None).boot_id;
+        let mut held = observer.counts.panes.lock();
+        for _ in 0..3 {
+            observer.hand_over(record());
+        }
+        observer.set_counting_of(&mut held, false);
+        observer.set_counting_of(&mut held, true);
+        drop(held);
+        // They are counted in the order in which they came.
+        observer.hand_over(record());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while counters.observed.get() == 0 {
+            assert!(Instant::now() < deadline, "the last is counted");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(counters.observed.get(), 1);
+        assert_ne!(observer.page(None).boot_id, boot);
+    }
+
+    #[test]
     fn what_finds_no_place_is_dropped_and_counted_and_nobody_waits() {
         let counters = Metrics::new("m", false).expect("metrics").observation;
         let observer = Observer::start(counters.clone(), None).expect("an observer");
         // The thread stops at its first record while this is held.
-        let held = observer.panes.lock();
+        let held = observer.counts.panes.lock();
         for _ in 0..WAITING + 10 {
             observer.hand_over(record());
         }

@@ -34,6 +34,7 @@ pub struct Panes {
     ring: Ring,
     /// Beginnings of the panes in the ring.
     starts: VecDeque<i64>,
+    counting: bool,
 }
 
 impl Panes {
@@ -52,18 +53,40 @@ impl Panes {
             earliest: i64::MIN,
             ring: Ring::default(),
             starts: VecDeque::new(),
+            counting: true,
         }
     }
 
-    /// Counts a request that ended at `now`, seconds since 1970. If the clock was set back, in the pane that is open, and
-    /// never in one that is closed.
-    pub fn record(&mut self, now: i64, features: &Features) {
-        self.open(now).add(features);
+    /// Counts a request that ended at `now`, seconds since 1970, if anything is counted; tells whether. If the clock was set
+    /// back, in the pane that is open, and never in one that is closed.
+    pub fn record(&mut self, now: i64, features: &Features) -> bool {
+        if self.counting {
+            self.open(now).add(features);
+        }
+        self.counting
     }
 
-    /// Counts what a person thought of an answer, at the time at which it was heard.
+    /// Counts what a person thought of an answer, at the time at which it was heard, if anything is counted.
     pub fn rate(&mut self, now: i64, bad: bool) {
-        self.open(now).add_rating(bad);
+        if self.counting {
+            self.open(now).add_rating(bad);
+        }
+    }
+
+    /// Whether anything is counted from now on. If not, all that was counted is forgotten.
+    pub fn set_counting(&mut self, counting: bool) {
+        if self.counting && !counting {
+            self.begin_anew(self.seconds);
+        }
+        self.counting = counting;
+    }
+
+    fn begin_anew(&mut self, seconds: u32) {
+        *self = Self {
+            counting: self.counting,
+            // As good as another random number: nobody else counts on from this one.
+            ..Self::of_length(self.layout.clone(), self.boot.wrapping_add(1), seconds)
+        };
     }
 
     fn open(&mut self, now: i64) -> &mut Pane {
@@ -111,8 +134,7 @@ impl Panes {
             return Err(ObservationError::Length(seconds));
         }
         if seconds != self.seconds {
-            // As good as another random number: nobody else counts on from this one.
-            *self = Self::of_length(self.layout.clone(), self.boot.wrapping_add(1), seconds);
+            self.begin_anew(seconds);
         }
         Ok(())
     }

@@ -134,6 +134,36 @@ fn another_length_begins_anew_and_the_same_length_changes_nothing() {
 }
 
 #[test]
+fn when_counting_ends_all_is_forgotten_and_nothing_more_is_counted() {
+    let fixture = Fixture::new();
+    let mut panes = fixture.panes(60);
+    let features = fixture.features(1);
+    for second in [0, 60, 120] {
+        assert!(panes.record(MONDAY + second, &features));
+    }
+    let before = panes.page(None, MONDAY + 121);
+    assert_eq!(before.panes.len(), 2);
+    for _ in 0..2 {
+        panes.set_counting(false);
+        assert!(!panes.record(MONDAY + 122, &features));
+        panes.rate(MONDAY + 122, true);
+    }
+    // Nobody takes what is counted later for more of the same, or for a loss.
+    let nothing = panes.page(Some(1), MONDAY + 300);
+    assert_eq!((nothing.panes.len(), nothing.lost), (0, 0));
+    assert_ne!(nothing.boot_id, before.boot_id);
+    assert_eq!(panes.page(None, MONDAY + 300), nothing);
+    panes.observe(Observation { pane_seconds: 30 }).expect("a length");
+    assert!(!panes.record(MONDAY + 300, &features), "another length begins nothing");
+    panes.set_counting(true);
+    assert!(panes.record(MONDAY + 300, &features));
+    let after = panes.page(None, MONDAY + 330);
+    assert_eq!(fixture.told(&after), [(0, MONDAY + 300, 1)]);
+    panes.set_counting(true);
+    assert_eq!(panes.page(None, MONDAY + 330), after);
+}
+
+#[test]
 fn a_clock_that_is_set_back_opens_no_closed_pane() {
     let fixture = Fixture::new();
     let mut panes = fixture.panes(60);

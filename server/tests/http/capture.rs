@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use futures::StreamExt;
 use perennial_crds::capture::{Finish, Level};
+use perennial_crds::serving::{PANES_PATH, PanesPage};
 use perennial_server::capture::{Pace, Texts};
 use perennial_server::metrics::Outcome;
-use perennial_server::shared::Shared;
+use perennial_server::shared::{Shared, seconds_since_1970};
 use serde_json::{Value, json};
 
 use crate::collector::{Collector, Keeping, Manner, hasty};
-use crate::support::{MODEL, call, chat, events, eventually, first_event, object, post, probe};
+use crate::support::{MODEL, call, chat, events, eventually, first_event, object, post, probe, put};
 
 async fn metric(shared: &Arc<Shared>, name: &str) -> f64 {
     let (_, text) = probe(shared, "/metrics").await;
@@ -276,6 +277,36 @@ async fn terms_are_followed_while_requests_run() {
     ask().await;
     eventually("the fourth is counted", || observed.get() == 3).await;
     assert_eq!(records(shared, "sampled").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_counted_can_be_read_when_nothing_is_to_be_kept() {
+    let server = Keeping::start(BRIEF, hasty()).await;
+    let (shared, observed) = (&server.shared, &server.shared.metrics.observation.observed);
+    let length = put(shared, PANES_PATH, r#"{"paneSeconds": 1}"#).await;
+    assert_eq!(length.0, StatusCode::NO_CONTENT);
+    let page = || async {
+        let (_, text) = probe(shared, PANES_PATH).await;
+        serde_json::from_str::<PanesPage>(&text).expect("a page")
+    };
+    let counted = |count: u64| async move {
+        object(call(shared, chat(json!({"max_tokens": 2, "ignore_eos": true}))).await).await;
+        eventually("it is counted", || observed.get() == count).await;
+        let second = seconds_since_1970();
+        eventually("its pane is over", || seconds_since_1970() > second).await;
+    };
+    counted(1).await;
+    let before = page().await;
+    assert_eq!(before.panes.len(), 1);
+    server.terms(Some(json!({"level": "None"}))).await;
+    let nothing = page().await;
+    assert_eq!(nothing.panes, []);
+    assert_ne!(nothing.boot_id, before.boot_id);
+    server.terms(None).await;
+    counted(2).await;
+    let after = page().await;
+    let sequences: Vec<u64> = after.panes.iter().map(|pane| pane.sequence).collect();
+    assert_eq!((after.boot_id, sequences), (nothing.boot_id, vec![0]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
 use perennial_server::capture::BUFFER_BYTES;
 use perennial_server::lifecycle::Phase;
 use perennial_server::shared::Shared;
@@ -66,6 +66,8 @@ async fn wrong_feedback_is_named() {
         (good("request_id", json!("")), "request_id"),
         (good("request_id", json!("x".repeat(257))), "request_id"),
         (good("request_id", json!(7)), "request_id"),
+        (good("request_id", json!("chatcmpl-0123456789abcdef")), "request_id"),
+        (good("request_id", json!("cmpl-0123456789abcdef")), "request_id"),
         (json!({"request_id": "r"}), "score"),
         (
             json!({"request_id": "r", "score": null, "corrected_output": null}),
@@ -87,6 +89,11 @@ async fn wrong_feedback_is_named() {
         assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{answer}");
         assert_eq!(answer["error"]["type"], "invalid_request_error");
     }
+    let response = call(&server.shared, chat(json!({"max_tokens": 1}))).await;
+    let of_the_body = object(response).await["id"].clone();
+    let (status, answer) = send(&server.shared, &good("request_id", of_the_body)).await;
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(status == 400 && message.contains("header x-request-id"), "{message}");
     let raw = |request| call(&server.shared, request);
     for (request, status) in [
         (post("/v1/feedback", "{"), 400),
@@ -105,7 +112,56 @@ async fn wrong_feedback_is_named() {
     }
     let longest = json!({"request_id": "x".repeat(256), "score": 1, "corrected_output": "é".repeat(32_768)});
     assert_eq!(send(&server.shared, &longest).await.0, 202);
+    // With the answer.
+    collector.has(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_that_is_sent_again_is_answered_as_before_and_kept_once() {
+    let collector = Collector::start(Manner::Take).await;
+    let server = Keeping::under("", collector.terms()).await;
+    let body = json!({"request_id": "req-1", "score": -1, "corrected_output": "42"});
+    let first = send(&server.shared, &body).await;
+    assert_eq!((first.0, &first.1["stored"]), (202, &json!(true)));
+    for _ in 0..3 {
+        assert_eq!(send(&server.shared, &body).await, first);
+    }
+    for text in 1..8 {
+        let body = json!({"request_id": "req-1", "corrected_output": text.to_string()});
+        assert_eq!(send(&server.shared, &body).await.1["stored"], json!(true));
+    }
+    let more = json!({"request_id": "req-1", "score": 1, "corrected_output": "8"});
+    let (status, answer) = send(&server.shared, &more).await;
+    assert_eq!((status, &answer["stored"]), (202, &json!(false)));
+    let message = answer["message"].as_str().expect("a message");
+    assert!(message.contains("as much feedback on this request"), "{message}");
+    let another = json!({"request_id": "req-2", "score": 1});
+    assert_eq!(send(&server.shared, &another).await.1["stored"], json!(true));
+    collector.has(9).await;
+    let last = collector.feedback().pop().expect("feedback");
+    assert_eq!(last.request_id, "req-2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_that_is_not_to_be_kept_is_not() {
+    let collector = Collector::start(Manner::Take).await;
+    let server = Keeping::under("", collector.terms()).await;
+    let body = json!({"request_id": "req-1", "score": -1, "corrected_output": "42"});
+    for (name, value) in [("x-perennial-observe", "off"), ("x-perennial-traffic", "evaluation")] {
+        let mut request = post("/v1/feedback", body.to_string());
+        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        request.headers_mut().insert(name, value);
+        let response = call(&server.shared, request).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let answer = object(response).await;
+        assert_eq!((&answer["stored"], &answer["counted"]), (&json!(false), &json!(false)));
+        let message = answer["message"].as_str().expect("a message");
+        assert!(message.contains("header"), "{message}");
+    }
+    let wanted = json!({"request_id": "req-2", "score": 1});
+    assert_eq!(send(&server.shared, &wanted).await.1["stored"], json!(true));
     collector.has(1).await;
+    assert_eq!(collector.feedback()[0].request_id, "req-2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,10 +210,10 @@ async fn feedback_is_refused_while_there_is_no_room_and_none_that_was_taken_is_l
     let collector = Collector::start(Manner::Fail).await;
     let flags = format!("--capture-buffer-bytes {}", 2 << 20);
     let server = Keeping::under(&flags, collector.terms()).await;
-    let body = json!({"request_id": "r", "corrected_output": "x".repeat(60_000)});
+    let body = |number: i64| json!({"request_id": format!("r-{number}"), "corrected_output": "x".repeat(60_000)});
     let mut taken = 0;
     loop {
-        let (status, answer) = send(&server.shared, &body).await;
+        let (status, answer) = send(&server.shared, &body(taken)).await;
         if status == 503 {
             assert_eq!(answer["error"]["code"], "service_unavailable");
             break;
@@ -172,6 +228,8 @@ async fn feedback_is_refused_while_there_is_no_room_and_none_that_was_taken_is_l
     collector.behave(Manner::Take);
     collector.has(usize::try_from(taken).expect("a count")).await;
     eventually("there is room", || server.shared.metrics.capture.spool_bytes.get() == 0).await;
-    assert_eq!(send(&server.shared, &body).await.0, 202);
+    // What was refused is not taken for known.
+    assert_eq!(send(&server.shared, &body(taken)).await.0, 202);
+    collector.has(usize::try_from(taken + 1).expect("a count")).await;
     assert_eq!(server.shared.metrics.capture.dropped.get(), 0);
 }

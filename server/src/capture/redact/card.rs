@@ -15,7 +15,7 @@ pub(super) fn find(numbers: &Numbers) -> Vec<Range<usize>> {
         let dots = run.get(1).is_some_and(|next| next.link == Link::Dot);
         let fits = |group: &&Group| match group.link {
             Link::Dot => dots,
-            link => !dots && matches!(link, Link::Space | Link::Dash),
+            link => !dots && matches!(link, Link::Space | Link::Dash | Link::Gap),
         };
         let most = 1 + run.iter().skip(1).take_while(fits).count();
         let alone = run[0].link == Link::None && most == run.len() && !dots;
@@ -75,6 +75,10 @@ mod tests {
             "4111-1111-1111-1111",
             "4111.1111.1111.1111",
             "4111 1111-1111 1111",
+            "4111 - 1111 - 1111 - 1111",
+            "4111\u{2013}1111\u{2013}1111\u{2013}1111",
+            "4111 \u{2013} 1111 \u{2013} 1111 \u{2013} 1111",
+            "3782 - 822463 - 10005",
             "4111\u{a0}1111\u{a0}1111\u{a0}1111",
             "4111\u{2011}1111\u{2011}1111\u{2011}1111",
             "5500 0000 0000 0004",
@@ -123,6 +127,8 @@ mod tests {
             "3.14159265358979",
             "2246.642631031076",
             "0.415926535897933",
+            "4111 - 1111 - 1111 - 1112",
+            "4111 + 1111 + 1111 + 1111",
             "4111, 1111, 1111, 1111",
             "4111\n1111\n1111\n1111",
             "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20",

@@ -27,6 +27,7 @@ const SHAPES: &[(&[usize], &str)] = &[
     (&[2, 4, 4], "123456789"),
     (&[2, 5, 4], "123456789"),
     (&[3, 2, 3], "123456789"),
+    (&[3, 2, 2, 2], "6789"),
 ];
 
 /// Where phone numbers may be.
@@ -85,18 +86,18 @@ impl Place<'_> {
         (prefix && joined && self.begins() && digits >= FEWEST + 2).then_some(count)
     }
 
-    /// `030 1234567`, `(0171) 12345-67`, `01 23 45 67 89`.
+    /// `030 1234567`, `(0171) 12345-67`, `01 23 45 67 89`, `07912 034567`.
     fn trunk_prefix(&self) -> Option<usize> {
         let (first, next) = (self.values(0), self.run.get(1)?);
-        let prefix = matches!(first, [0, second, ..] if *second != 0) && first.len() <= 5;
+        let prefix = matches!(first, [0, second, ..] if *second != 0) && first.len() <= 6;
         if !prefix || !self.begins() {
             return None;
         }
-        let pairs = self
-            .run
-            .iter()
-            .take_while(|group| group.len() == 2 && !group.glued)
-            .count();
+        // What comes behind a slash or a long dash is another number, unless they are between all pairs.
+        let held = |link| matches!(link, Link::Space | Link::Dot | Link::Dash) || link == next.link;
+        let pair =
+            |(index, group): &(usize, &Group)| group.len() == 2 && !group.glued && (*index == 0 || held(group.link));
+        let pairs = self.run.iter().enumerate().take_while(pair).count();
         let listed = self.run[0].link == Link::Space && self.before.is_some_and(|group| group.len() == 2);
         if pairs == 5 && !listed {
             return Some(pairs);
@@ -108,7 +109,8 @@ impl Place<'_> {
         let month = matches!(next.link, Link::Dot | Link::Slash) && is_year(subscriber);
         let dots = groups[1..].iter().all(|group| group.link == Link::Dot);
         let network = dots && count == 4 && groups.iter().all(|group| group.len() <= 3);
-        let listed = matches!(next.link, Link::Space | Link::Dot) && subscriber[0] == 0;
+        let alike = |index: usize| self.values(index)[0] == 0 && self.values(index).len() == first.len();
+        let listed = matches!(next.link, Link::Space | Link::Dot) && (1..count).all(alike);
         let postal = (first.len(), subscriber.len(), next.link) == (5, 4, Link::Dash) && count == 2;
         let long_enough = subscriber.len() >= if first.len() == 2 { 3 } else { 2 };
         let glued = groups.iter().any(|group| group.glued);
@@ -137,20 +139,24 @@ impl Place<'_> {
             return None;
         }
         let links = || groups[1..].iter().map(|group| group.link);
-        let (spaced, dashed) = (
+        let (spaced, dashed, gaps) = (
             links().any(|link| link == Link::Space),
             links().any(|link| link == Link::Dash),
+            links().all(|link| link == Link::Gap),
         );
         let joined = match shape {
             // Digits that might be anything, unless a hyphen holds them together.
             [3, 4] | [2, ..] => links().all(|link| matches!(link, Link::Space | Link::Dash)) && dashed,
             [3, 2, 3] => links().all(|link| link == Link::Space),
+            // Between two numbers alone a long dash says from where to where.
+            [_, _, _, ..] if gaps => true,
             [.., 4] if shape.len() > 2 && !spaced && !dashed => links().all(|link| link == Link::Dot),
             _ => links().all(|link| matches!(link, Link::Space | Link::Dash)),
         };
         // In a row of numbers, such as 100 200 300 400, nothing is a phone number.
         let row = |link, neighbour: Option<&Group>| match link {
             Link::Dash | Link::Dot => true,
+            Link::Gap => gaps,
             Link::Space => spaced && neighbour.is_some_and(|group| group.len() >= 3),
             _ => false,
         };
