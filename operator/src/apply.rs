@@ -93,6 +93,18 @@ impl Error {
         matches!(self, Self::Api { source, .. } if is_refused(source))
     }
 
+    /// Whether the same would be refused again until a person does something: a quota, a policy of the cluster, a name that is
+    /// somebody else's.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let is_denied = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 403);
+        match self {
+            Self::NameTaken { .. } => true,
+            Self::Api { source, .. } => is_refused(source) || is_denied(source),
+            _ => false,
+        }
+    }
+
     /// What trying again can do.
     #[must_use]
     pub fn disposition(&self) -> Disposition {

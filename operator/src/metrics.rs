@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use crate::autoscaling::scrape::Asked;
+use crate::cycle::ledger::Outcome;
 use crate::outage::Outages;
 
 /// Name of the one controller in labels.
@@ -189,6 +190,13 @@ impl Metrics {
         }
         for direction in ["up", "down"] {
             metrics.scalings.with_label_values(&[direction]);
+        }
+        // A series that is born at 1 rises by nothing, and alerts on its rise would miss the first one.
+        for verdict in ["learning", "same", "changed", "failed"] {
+            metrics.probe_runs.with_label_values(&[verdict]);
+        }
+        for outcome in Outcome::ALL {
+            metrics.cycles.with_label_values(&[&format!("{outcome:?}")]);
         }
         metrics.errors.with_label_values(&[CONTROLLER]);
         metrics.timeouts.with_label_values(&[CONTROLLER]);

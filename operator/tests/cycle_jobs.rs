@@ -59,6 +59,7 @@ fn deployment() -> LLMDeployment {
 fn cycle() -> Cycle {
     Cycle {
         id: "0badcafe".to_owned(),
+        target: "target-1".to_owned(),
         cause: Cause::InputDrift,
         started: 1_800_000_000,
         drifted_since: 1_799_990_000,
@@ -94,6 +95,7 @@ fn cycle() -> Cycle {
         repository: None,
         published: None,
         verdicts: Vec::new(),
+        unheeded_since: None,
         gpu_seconds: 0,
         reserved_gpu_seconds: 0,
     }
@@ -229,7 +231,7 @@ fn the_job_that_asks_fixed_prompts() {
 fn a_template_keeps_what_it_says_and_gets_what_the_contract_gives() {
     let policy = policy(&json!({"jobTemplateRef": {"name": "mine"}, "queueName": "gpus"}));
     let template = template("MINE");
-    assert_eq!(gpus(Some(&template)), 4);
+    assert_eq!(gpus(template.spec.as_ref().unwrap().template.spec.as_ref().unwrap()), 4);
     let job = make(Kind::Retrain, &policy, Some(&template)).unwrap();
     insta::assert_yaml_snapshot!("cycle_template", job);
 }

@@ -54,6 +54,7 @@ fn cycle() -> Cycle {
     };
     Cycle {
         id: "0badcafe".to_owned(),
+        target: "target-1".to_owned(),
         cause: Cause::InputDrift,
         started: BEGIN,
         drifted_since: BEGIN - 300,
@@ -87,6 +88,7 @@ fn cycle() -> Cycle {
         ],
         repository: None,
         published: None,
+        unheeded_since: None,
         gpu_seconds: 0,
         reserved_gpu_seconds: 0,
     }

@@ -7,6 +7,7 @@ mod cycles;
 mod drift;
 mod examples;
 mod leadership;
+mod left_behind;
 mod lifecycle;
 mod names;
 mod probes;

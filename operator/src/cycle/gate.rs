@@ -21,7 +21,7 @@ const SCORE: u32 = 990;
 pub struct Verdict {
     /// Name of the suite.
     pub suite: String,
-    /// Items that both models answered.
+    /// Items that count: on which the champion could be judged.
     pub items: u64,
     /// Mean score of the model that serves.
     pub champion: f64,
@@ -42,7 +42,9 @@ pub enum Unjudged {
     #[error("the gate Job has no scores of the suite {0}")]
     Missing(String),
     /// Too few items.
-    #[error("the suite {suite} has {items} items that both models answered, fewer than gate.minItems {least}")]
+    #[error(
+        "the suite {suite} has {items} items on which the model that serves could be judged, fewer than gate.minItems {least}"
+    )]
     Few {
         /// Its name.
         suite: String,

@@ -8,16 +8,34 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use super::answers::reason;
-use super::jobs::{VERIFY, gpus};
+use super::jobs::{VERIFY, gpus, speaker};
 use super::step::{End, Seen, State};
 
-/// What is seen of a Job, with all of its pods.
+/// What is seen of a Job, with all of its pods. `now`: seconds since 1970.
 #[must_use]
-pub fn seen(job: &Job, pods: &[Pod]) -> Seen {
+pub fn seen(job: &Job, pods: &[Pod], now: i64) -> Seen {
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     Seen {
         uid: job.uid().unwrap_or_default(),
+        made: job.creation_timestamp().map_or(now, |time| time.0.as_second()),
+        deadline: pod.and_then(|pod| pod.active_deadline_seconds).unwrap_or(i64::MAX / 2),
+        gpu_seconds: gpu_seconds(job, pods, now),
         state: state(job, pods),
     }
+}
+
+/// Seconds that pods of a Job have held devices so far, times their number.
+fn gpu_seconds(job: &Job, pods: &[Pod], now: i64) -> i64 {
+    let of_pod = |pod: &Pod| {
+        let until = if running_since(pod).is_some() {
+            Some(now)
+        } else {
+            ended_at(pod).map(Timestamp::as_second)
+        };
+        Some((until? - began(pod)?).max(0))
+    };
+    let seconds: i64 = pods.iter().filter_map(of_pod).sum();
+    seconds.saturating_mul(gpus_of(job))
 }
 
 /// Where the pod of a Job that runs can be asked.
@@ -67,8 +85,6 @@ fn ended(job: &Job) -> Option<(bool, String)> {
 }
 
 fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
-    let count = gpus_of(job);
-    let seconds: i64 = pods.iter().filter_map(seconds).sum();
     // The pod that ended last, of those that ended as the Job did.
     let mut of_outcome: Vec<&Pod> = pods
         .iter()
@@ -76,7 +92,8 @@ fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
         .collect();
     of_outcome.sort_by_key(|pod| ended_at(pod));
     let last = of_outcome.last().copied();
-    let main = last.and_then(|pod| statuses(pod, false).find(|status| terminated(status).is_some()));
+    let speaker = job.spec.as_ref().and_then(|spec| speaker(spec.template.spec.as_ref()?));
+    let main = last.and_then(|pod| statuses(pod, false).find(|status| Some(status.name.as_str()) == speaker));
     let verification = last.and_then(|pod| statuses(pod, true).find(|status| status.name == VERIFY));
     let why = match last.and_then(ending) {
         Some(ending) if !succeeded => format!("{ending} ({why})"),
@@ -87,7 +104,7 @@ fn end(job: &Job, pods: &[Pod], succeeded: bool, why: String) -> End {
         message: main.and_then(message),
         verification: verification.and_then(message),
         why,
-        gpu_seconds: seconds.saturating_mul(count),
+        gpu_seconds: gpu_seconds(job, pods, ended_last(pods)),
     }
 }
 
@@ -115,10 +132,8 @@ fn between_tries(pods: &[Pod]) -> Option<String> {
 }
 
 fn gpus_of(job: &Job) -> i64 {
-    gpus(Some(&k8s_openapi::api::batch::v1::JobTemplateSpec {
-        metadata: None,
-        spec: job.spec.clone(),
-    }))
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    pod.map_or(0, gpus)
 }
 
 fn phase(pod: &Pod) -> &str {
@@ -164,9 +179,9 @@ fn began(pod: &Pod) -> Option<i64> {
     second(pod.status.as_ref()?.start_time.as_ref())
 }
 
-/// Seconds that a pod held its devices.
-fn seconds(pod: &Pod) -> Option<i64> {
-    Some((ended_at(pod)?.as_second() - began(pod)?).max(0))
+/// When the last of these pods ended, seconds since 1970.
+fn ended_last(pods: &[Pod]) -> i64 {
+    pods.iter().filter_map(ended_at).max().map_or(0, Timestamp::as_second)
 }
 
 fn running_since(pod: &Pod) -> Option<i64> {
@@ -199,6 +214,9 @@ mod tests {
 
     use super::*;
 
+    /// A minute into 2026.
+    const NOW: i64 = 1_767_225_660;
+
     fn job(conditions: serde_json::Value) -> Job {
         serde_json::from_value(json!({
             "metadata": {"name": "j", "uid": "u"},
@@ -219,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_job_that_waits_says_for_what() {
-        let waits = |pods: &[Pod]| seen(&job(json!([])), pods).state;
+        let waits = |pods: &[Pod]| seen(&job(json!([])), pods, NOW).state;
         assert_eq!(waits(&[]), State::Waiting("its pod is being made".to_owned()));
         let pending = pod(json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: Insufficient nvidia.com/gpu"}]}));
@@ -240,11 +258,11 @@ mod tests {
         let words = r#"{"schema": "prepare/v1", "message": "write /x: No space left on device"}"#;
         let pods = [failed(words, 20), failed("{}", 10)];
         let told = "try 2 ended with Error with exit code 75: write /x: No space left on device; the next one follows";
-        assert_eq!(seen(&job(json!([])), &pods).state, State::Waiting(told.to_owned()));
+        assert_eq!(seen(&job(json!([])), &pods, NOW).state, State::Waiting(told.to_owned()));
         // Words that are no object of the contract are not told on.
         let pods = [failed("a secret", 20)];
         let told = "try 1 ended with Error with exit code 75; the next one follows";
-        assert_eq!(seen(&job(json!([])), &pods).state, State::Waiting(told.to_owned()));
+        assert_eq!(seen(&job(json!([])), &pods, NOW).state, State::Waiting(told.to_owned()));
     }
 
     #[test]
@@ -253,7 +271,58 @@ mod tests {
             json!({"phase": "Succeeded", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{"name": "trainer",
             "state": terminated(0, "{}", 20), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
         );
-        assert_eq!(seen(&job(json!([])), &[done]).state, State::Running(1_767_225_600));
+        assert_eq!(seen(&job(json!([])), &[done], NOW).state, State::Running(1_767_225_600));
+    }
+
+    #[test]
+    fn devices_count_while_pods_run_and_those_of_earlier_tries_stay_counted() {
+        let failed = pod(
+            json!({"phase": "Failed", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [{"name": "trainer",
+            "state": terminated(75, "", 10), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
+        );
+        let runs = pod(
+            json!({"phase": "Running", "startTime": "2026-01-01T00:00:40Z", "containerStatuses": [{"name": "trainer",
+            "state": {"running": {"startedAt": "2026-01-01T00:00:45Z"}}, "image": "", "imageID": "", "ready": true, "restartCount": 0}]}),
+        );
+        let pending = pod(json!({"phase": "Pending"}));
+        assert_eq!(
+            seen(&job(json!([])), &[failed.clone(), runs], NOW).gpu_seconds,
+            2 * (10 + 20)
+        );
+        assert_eq!(seen(&job(json!([])), &[failed, pending], NOW).gpu_seconds, 2 * 10);
+        assert_eq!(seen(&job(json!([])), &[], NOW).gpu_seconds, 0);
+    }
+
+    #[test]
+    fn the_words_are_those_of_the_container_that_speaks_the_contract_and_not_of_one_beside_it() {
+        let of = |name: &str, message: &str| {
+            json!({"name": name, "state": terminated(0, message, 20), "image": "", "imageID": "",
+            "ready": false, "restartCount": 0})
+        };
+        let words = |containers: serde_json::Value| {
+            let mut job = job(json!([{"type": "Complete", "status": "True"}]));
+            let pod_spec = job
+                .spec
+                .as_mut()
+                .and_then(|spec| spec.template.spec.as_mut())
+                .expect("a pod");
+            pod_spec.containers = serde_json::from_value(containers).expect("containers");
+            // As the kubelet does, by name.
+            let ended = pod(json!({"phase": "Succeeded", "startTime": "2026-01-01T00:00:00Z",
+                "containerStatuses": [of("metrics", "other words"), of("trainer", "the words"), of("zeta", "more words")]}));
+            match seen(&job, &[ended], NOW).state {
+                State::Ended(end) => end.message,
+                other => panic!("it has ended: {other:?}"),
+            }
+        };
+        assert_eq!(
+            words(json!([{"name": "zeta"}, {"name": "metrics"}, {"name": "trainer"}])).as_deref(),
+            Some("the words")
+        );
+        assert_eq!(
+            words(json!([{"name": "zeta"}, {"name": "metrics"}])).as_deref(),
+            Some("more words")
+        );
     }
 
     #[test]
@@ -263,7 +332,7 @@ mod tests {
             "state": terminated(137, "", 20), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
         );
         let failed = job(json!([{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]));
-        let State::Ended(end) = seen(&failed, &[ended]).state else {
+        let State::Ended(end) = seen(&failed, &[ended], NOW).state else {
             panic!("it has ended");
         };
         assert_eq!(end.why, "DeadlineExceeded with exit code 137 (BackoffLimitExceeded)");
@@ -282,7 +351,7 @@ mod tests {
             {"name": "trainer", "state": terminated(0, "second", 40), "image": "", "imageID": "", "ready": false, "restartCount": 0}]}),
         );
         let complete = job(json!([{"type": "Complete", "status": "True"}]));
-        let State::Ended(end) = seen(&complete, &[good.clone(), failed.clone()]).state else {
+        let State::Ended(end) = seen(&complete, &[good.clone(), failed.clone()], NOW).state else {
             panic!("it has ended");
         };
         assert!(end.succeeded);
@@ -291,7 +360,7 @@ mod tests {
         // Both pods held two devices: 10 and 30 seconds.
         assert_eq!(end.gpu_seconds, 80);
         let broken = job(json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "m"}]));
-        let State::Ended(end) = seen(&broken, &[failed, good]).state else {
+        let State::Ended(end) = seen(&broken, &[failed, good], NOW).state else {
             panic!("it has ended");
         };
         assert!(!end.succeeded && end.message.as_deref() == Some("first"));

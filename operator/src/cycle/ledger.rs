@@ -116,6 +116,9 @@ impl Stage {
 pub struct Cycle {
     /// Its id, unique among the policy's.
     pub id: String,
+    /// UID of the LLMDeployment that it is for.
+    #[serde(default)]
+    pub target: String,
     /// Why it runs.
     pub cause: Cause,
     /// When it began, seconds since 1970.
@@ -158,6 +161,9 @@ pub struct Cycle {
     /// What the gate said.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
+    /// Since when the target leaves the candidate that was stored with it alone, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheeded_since: Option<i64>,
     /// Seconds of GPUs that were used.
     #[serde(default)]
     pub gpu_seconds: i64,
@@ -236,6 +242,9 @@ pub struct Finished {
 pub struct Wait {
     /// Until then, seconds since 1970.
     pub until: i64,
+    /// Times in a row that there was too little.
+    #[serde(default)]
+    pub in_a_row: u32,
     /// What was missing, in words.
     pub message: String,
 }
@@ -249,6 +258,9 @@ pub struct Restore {
     /// It is being asked at this moment.
     #[serde(default)]
     pub asking: bool,
+    /// When it was asked last, seconds since 1970.
+    #[serde(default)]
+    pub asked: i64,
     /// When it is asked next at the earliest, if the last answer was none, seconds since 1970.
     #[serde(default)]
     pub after: i64,
@@ -299,6 +311,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The learned model that is being rolled out.
+    #[must_use]
+    pub fn introduces(&self) -> Option<&Model> {
+        let cycle = self.cycle.as_ref().filter(|cycle| cycle.stage == Stage::RollingOut);
+        let candidate = cycle.and_then(|cycle| cycle.candidate.as_ref());
+        let found = || Some(&self.restore.as_ref()?.found.as_ref()?.model);
+        candidate.or_else(found)
+    }
+
     /// Adds a finished cycle and lets go of those that count no more.
     pub fn finish(&mut self, finished: Finished, counts_until_days: u32) {
         let horizon = finished.ended - i64::from(counts_until_days) * 86_400;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
 use perennial_crds::capture::Level;
@@ -13,7 +14,8 @@ use super::lineage::{self, Learned, is_learned};
 use super::step::Target;
 use crate::autoscaling::pods::serving_revision;
 use crate::deployment::observe::Indexes;
-use crate::deployment::revision::{self, Revision};
+use crate::deployment::resolve::{Resolution, resolution};
+use crate::deployment::revision::{self, FrozenModel, Revision};
 use crate::deployment::validate::Validated;
 use crate::index::Owner;
 
@@ -35,37 +37,48 @@ pub fn target(
         .collect();
     let of = |name: &str| revisions.iter().find(|revision| revision.name == name);
     let lineage_of = |digest: &str| learned.iter().find(|learned| learned.lineage.model.digest == digest);
+    let of_spec = |frozen: &FrozenModel| {
+        Some(Model {
+            uri: frozen.uri.clone(),
+            digest: frozen.digest.clone()?,
+            claim: valid.source.claim.clone(),
+            claim_path: None,
+            pull_secret: None,
+        })
+    };
+    // What the spec itself asks for, whether or not it was learned once; without a Job it is only known from earlier answers.
+    let base = match resolution(valid, &revisions, &[], &[], Timestamp::UNIX_EPOCH) {
+        Resolution::Known(frozen) => of_spec(&frozen),
+        _ => None,
+    };
     // A learned model's own place, or the place that the spec names.
     let model = |revision: &Revision| {
-        let digest = revision.frozen.model.digest.clone()?;
-        Some(lineage_of(&digest).map_or_else(
-            || Model {
-                uri: revision.frozen.model.uri.clone(),
-                digest: digest.clone(),
-                claim: valid.source.claim.clone(),
-                claim_path: None,
-                pull_secret: None,
-            },
-            |learned| learned.lineage.model.clone(),
-        ))
+        let digest = revision.frozen.model.digest.as_ref()?;
+        if let Some(base) = base.as_ref().filter(|base| base.digest == *digest) {
+            return Some(base.clone());
+        }
+        match lineage_of(digest) {
+            Some(learned) => Some(learned.lineage.model.clone()),
+            None => of_spec(&revision.frozen.model),
+        }
     };
     let status = object.status.clone().unwrap_or_default();
     let seen = Some(status.observed_generation) == object.metadata.generation;
-    let wanted = status.update_revision.as_deref().filter(|_| seen).and_then(of);
-    let base = wanted.and_then(&model).map(|wanted| {
-        let learned = lineage_of(&wanted.digest);
-        learned.map_or(wanted, |learned| learned.lineage.base.clone())
-    });
     let serving = serving_revision(indexes, owner);
-    Target {
-        base,
-        champion: serving.as_deref().and_then(of).and_then(&model),
-        settled: seen && serving.is_some() && serving == status.update_revision && serving == status.stable_revision,
-        failed: revisions
-            .iter()
-            .filter(|revision| revision.failed.is_some())
+    let champion = serving.as_deref().and_then(of).and_then(&model);
+    let digests = |of: fn(&Revision) -> bool| {
+        let found = revisions.iter().filter(|revision| of(revision));
+        found
             .filter_map(|revision| revision.frozen.model.digest.clone())
-            .collect(),
+            .collect()
+    };
+    Target {
+        uid: valid.uid.clone(),
+        runs: !valid.suspended && (valid.autoscaling.is_some() || valid.replicas > 0),
+        champion,
+        settled: seen && serving.is_some() && serving == status.update_revision && serving == status.stable_revision,
+        failed: digests(|revision| revision.failed.is_some()),
+        served: digests(|revision| revision.served),
         captures: object
             .spec
             .capture
@@ -73,6 +86,7 @@ pub fn target(
             .is_some_and(|capture| capture.level == Level::Payload),
         follows: object.spec.model.learned == Follow::Follow,
         learned: own(&learned, policy),
+        base,
     }
 }
 

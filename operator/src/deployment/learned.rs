@@ -7,7 +7,7 @@ use super::observe::Children;
 use super::revision::FrozenModel;
 use super::validate::{Source, Validated, registry_auth};
 use crate::cycle::lineage::{self, Learned};
-use crate::drift::words::Word;
+use crate::drift::words::{Introduces, Word};
 use k8s_openapi::api::core::v1::EnvVar;
 use perennial_crds::llm_deployment::Learned as Follow;
 use perennial_crds::serving::REGISTRY_AUTH_VARIABLE;
@@ -31,7 +31,7 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
     let allowed: Vec<Learned> = children
         .learned
         .iter()
-        .filter(|learned| may_serve(children, learned, word))
+        .filter(|learned| may_serve(valid, children, learned, word))
         .cloned()
         .collect();
     let learned = &lineage::in_effect(&allowed, digest)?.lineage;
@@ -68,24 +68,37 @@ fn credentials(valid: &Validated, pull_secret: Option<&str>) -> Vec<EnvVar> {
     environment
 }
 
-/// One that has served goes on serving without its policy. One that has not is introduced only as long as its policy is there.
-fn may_serve(children: &Children, learned: &Learned, word: &Word) -> bool {
+/// One that has served goes on serving without its policy. One that has not is introduced only while its policy rolls it out,
+/// and while replicas can show whether it comes up: without them there would be no way back.
+fn may_serve(valid: &Validated, children: &Children, learned: &Learned, word: &Word) -> bool {
     let digest = &learned.lineage.model.digest;
-    let served = children
-        .revisions
-        .iter()
-        .any(|revision| revision.served && revision.frozen.model.digest.as_ref() == Some(digest));
-    served
-        || match word {
-            Word::NotYet => true,
-            Word::Unwatched => false,
-            Word::Said(said) => said.policy == learned.lineage.policy,
-        }
+    let revisions = children.revisions.iter();
+    let mut revisions = revisions.filter(|revision| revision.frozen.model.digest.as_ref() == Some(digest));
+    if revisions.clone().any(|revision| revision.served) {
+        return true;
+    }
+    if valid.replicas == 0 {
+        return false;
+    }
+    // Who leads since a moment ago has not read what policies are at: what is on its way goes on, and nothing begins.
+    let mut on_its_way = || revisions.any(|revision| children.deployment(&revision.name).is_some());
+    match word {
+        Word::Unwatched => false,
+        Word::NotYet => on_its_way(),
+        Word::Said(said) => match &said.introduces {
+            Introduces::Unknown => on_its_way(),
+            Introduces::Nothing => false,
+            Introduces::Model(model) => model == digest,
+        },
+    }
 }
 
-/// Where a model comes from, for the status.
+/// Where a model comes from, for the status. One that the spec itself asks for is the spec's, whoever learned it once.
 #[must_use]
-pub fn origin(children: &Children, model: &FrozenModel) -> String {
+pub fn origin(children: &Children, base: Option<&FrozenModel>, model: &FrozenModel) -> String {
+    if base.is_some_and(|base| base.digest.is_some() && base.digest == model.digest) {
+        return "Spec".to_owned();
+    }
     let learned = children
         .learned
         .iter()
@@ -94,4 +107,136 @@ pub fn origin(children: &Children, model: &FrozenModel) -> String {
         || "Spec".to_owned(),
         |learned| format!("DriftPolicy/{}", learned.lineage.policy),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodTemplateSpec;
+    use perennial_crds::status::DriftStatus;
+
+    use super::*;
+    use crate::cycle::ledger::Model;
+    use crate::cycle::lineage::Lineage;
+    use crate::deployment::revision::{Frozen, Revision};
+    use crate::deployment::validate::validate;
+    use crate::drift::words::Said;
+
+    fn digest(letter: char) -> String {
+        format!("sha256:{}", letter.to_string().repeat(64))
+    }
+
+    fn model(letter: char) -> Model {
+        Model {
+            uri: format!("oci://registry.example/models/tiny@{}", digest(letter)),
+            digest: digest(letter),
+            claim: None,
+            claim_path: None,
+            pull_secret: None,
+        }
+    }
+
+    fn base() -> FrozenModel {
+        FrozenModel {
+            name: "tiny".to_owned(),
+            uri: model('a').uri,
+            digest: Some(digest('a')),
+            size_bytes: None,
+        }
+    }
+
+    fn valid(replicas: i32) -> Validated {
+        let object = serde_json::from_value(serde_json::json!({
+            "apiVersion": "perennial.dev/v1alpha1", "kind": "LLMDeployment",
+            "metadata": {"name": "tiny", "namespace": "models", "uid": "uid"},
+            "spec": {"replicas": replicas, "model": {"source": {"oci": {"reference": format!("registry.example/models/tiny@{}", digest('a'))}}}},
+        }))
+        .expect("an object");
+        validate(&object).expect("a valid object")
+    }
+
+    /// A learned model, stored with the object, which has served or not.
+    fn children(served: bool) -> Children {
+        let mut children = Children::default();
+        let lineage = Lineage {
+            model: model('b'),
+            base: model('a'),
+            champion_digest: digest('a'),
+            cycle_id: "0badcafe".to_owned(),
+            policy: "watch".to_owned(),
+            policy_uid: "policy".to_owned(),
+            manifest_digest: String::new(),
+            gate: Vec::new(),
+        };
+        children.learned.push(Learned {
+            name: "tiny-learned-bbbbbbbbbb".to_owned(),
+            number: 2,
+            lineage,
+        });
+        children.revisions.push(Revision {
+            name: "tiny-1".to_owned(),
+            number: 3,
+            frozen: Frozen {
+                model: FrozenModel {
+                    digest: Some(digest('b')),
+                    ..base()
+                },
+                source_hash: String::new(),
+                image: String::new(),
+                args: Vec::new(),
+                template: PodTemplateSpec::default(),
+            },
+            served,
+            failed: None,
+            further_sources: Vec::new(),
+        });
+        children
+    }
+
+    fn says(introduces: Introduces) -> Word {
+        Word::Said(Said {
+            status: DriftStatus {
+                policy: "watch".to_owned(),
+                phase: "Watching".to_owned(),
+            },
+            introduces,
+        })
+    }
+
+    fn serves(replicas: i32, served: bool, word: &Word) -> bool {
+        in_effect(&valid(replicas), &children(served), &base(), word).is_some()
+    }
+
+    #[test]
+    fn what_has_not_served_is_introduced_only_while_a_policy_rolls_it_out() {
+        assert!(serves(1, false, &says(Introduces::Model(digest('b')))));
+        // A policy of the same name that was made later, or one that was given another target and came back.
+        assert!(!serves(1, false, &says(Introduces::Nothing)));
+        assert!(!serves(1, false, &says(Introduces::Model(digest('c')))));
+        assert!(!serves(1, false, &says(Introduces::Unknown)));
+        assert!(!serves(1, false, &Word::Unwatched));
+        assert!(!serves(1, false, &Word::NotYet));
+    }
+
+    #[test]
+    fn nor_without_a_replica_that_could_show_whether_it_comes_up() {
+        assert!(!serves(0, false, &says(Introduces::Model(digest('b')))));
+        assert!(serves(0, true, &says(Introduces::Nothing)));
+    }
+
+    #[test]
+    fn what_has_served_goes_on_serving_without_its_policy() {
+        for word in [Word::Unwatched, Word::NotYet, says(Introduces::Nothing)] {
+            assert!(serves(1, true, &word));
+        }
+    }
+
+    #[test]
+    fn a_learned_model_that_the_spec_itself_asks_for_is_the_specs() {
+        let learned = FrozenModel {
+            digest: Some(digest('b')),
+            ..base()
+        };
+        assert_eq!(origin(&children(true), Some(&base()), &learned), "DriftPolicy/watch");
+        assert_eq!(origin(&children(true), Some(&learned), &learned), "Spec");
+    }
 }

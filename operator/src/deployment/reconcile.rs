@@ -167,7 +167,7 @@ async fn steps(object: &LLMDeployment, shell: &Shell) -> Result<Action, Error> {
         model,
         drift: shell.words.on(&valid.owner),
         verdict,
-        origin: model.map(|model| learned::origin(&children, model)),
+        origin: model.map(|model| learned::origin(&children, decision.resolution.model(), model)),
         capturing: capturing.as_ref(),
     };
     let old = shell.remembered.status(object);

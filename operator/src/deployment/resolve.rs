@@ -35,6 +35,17 @@ pub enum Resolution {
     },
 }
 
+impl Resolution {
+    /// The model, once it is known.
+    #[must_use]
+    pub fn model(&self) -> Option<&FrozenModel> {
+        match self {
+            Self::Known(model) => Some(model),
+            _ => None,
+        }
+    }
+}
+
 /// Answers from what the object says, from earlier answers, and from the Job.
 #[must_use]
 pub fn resolution(

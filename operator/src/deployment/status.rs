@@ -111,7 +111,7 @@ pub fn status(old: &LLMDeploymentStatus, view: &View<'_>, now: Timestamp) -> LLM
         drift: match &view.drift {
             Word::NotYet => old.drift.clone(),
             Word::Unwatched => None,
-            Word::Said(said) => Some(said.clone()),
+            Word::Said(said) => Some(said.status.clone()),
         },
         conditions: conditions.new,
     }

@@ -51,6 +51,12 @@ pub fn notices(old: &DriftPolicyStatus, new: &DriftPolicyStatus) -> Vec<Notice> 
             (before, Some(Phase::Drifted)) if !before.is_some_and(is_stage) => {
                 tell(true, "DriftConfirmed", said(ConditionType::Drifted))
             }
+            // A cycle may begin in the same look.
+            (before, Some(now))
+                if is_stage(now) && !before.is_some_and(|before| before == Phase::Drifted || is_stage(before)) =>
+            {
+                tell(true, "DriftConfirmed", said(ConditionType::Drifted))
+            }
             (Some(Phase::Suspected), Some(Phase::Watching)) => {
                 tell(
                     false,

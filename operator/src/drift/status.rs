@@ -31,6 +31,8 @@ pub enum Hearing {
     Unknown,
     /// There is nobody to ask.
     NoReplica,
+    /// They are to count nothing.
+    CaptureOff,
     /// All that answer clients tell their panes; how many they are.
     All(usize),
     /// Some do not; how many of how many, and why the first of them does not.
@@ -248,6 +250,11 @@ fn observing(view: &View<'_>) -> Statement {
             false,
             Reason::NoReplicaReady,
             "no replica of the target answers requests, so there is no traffic to watch; what is known stays",
+        ),
+        Hearing::CaptureOff => statement(
+            false,
+            Reason::CaptureOff,
+            "the target has spec.capture.level: None, so its replicas count nothing and there is nothing to watch; what is known stays",
         ),
         Hearing::All(replicas) => statement(
             true,

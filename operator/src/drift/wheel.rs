@@ -1,7 +1,7 @@
 //! The wheel: every second the policies whose next pane is due are looked at, many at the same time. One look that gets no
 //! answer holds up no other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::look::{Entry, Hands};
 use super::status::Trouble;
-use super::words::Words;
+use super::words::{Introduces, Said, Words};
 use crate::autoscaling::board::Board;
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
@@ -47,8 +47,8 @@ pub struct Wheel {
     permits: Arc<Semaphore>,
     /// Looks under way; each gives its entry back, or nothing if it took too long.
     looks: FuturesUnordered<BoxFuture<'static, (Owner, Option<Entry>)>>,
-    /// Whose.
-    looking: HashSet<Owner>,
+    /// Whose, with what each introduced before.
+    looking: HashMap<Owner, Introduces>,
     /// Of all others.
     entries: HashMap<Owner, Entry>,
     phases: HashMap<Owner, String>,
@@ -77,7 +77,7 @@ impl Wheel {
             patience,
             permits: Arc::new(Semaphore::new(CONCURRENCY)),
             looks: FuturesUnordered::new(),
-            looking: HashSet::new(),
+            looking: HashMap::new(),
             entries: HashMap::new(),
             phases: HashMap::new(),
         }
@@ -118,7 +118,7 @@ impl Wheel {
         self.entries
             .retain(|owner, entry| present.get(owner).is_some_and(|(policy, _)| entry.is_of(policy)));
         for (owner, (policy, trouble)) in &present {
-            if self.looking.contains(owner) {
+            if self.looking.contains_key(owner) {
                 continue;
             }
             let entry = self.entries.remove(owner).unwrap_or_else(|| Entry::new(policy));
@@ -133,7 +133,7 @@ impl Wheel {
     }
 
     fn begin(&mut self, owner: Owner, mut entry: Entry, policy: Arc<DriftPolicy>, trouble: Option<Trouble>) {
-        self.looking.insert(owner.clone());
+        self.looking.insert(owner.clone(), entry.introduces());
         let target = (self.targets)(&target(&policy));
         let (hands, indexes, permits) = (Arc::clone(&self.hands), self.indexes.clone(), Arc::clone(&self.permits));
         let patience = self.patience;
@@ -162,11 +162,19 @@ impl Wheel {
 
     /// What a policy said at the end of its last look.
     fn phase(&self, owner: &Owner) -> Option<String> {
-        if self.looking.contains(owner) {
+        if self.looking.contains_key(owner) {
             self.phases.get(owner).cloned()
         } else {
             self.entries.get(owner).and_then(Entry::phase)
         }
+    }
+
+    /// What a policy had rolled out at the end of its last look.
+    fn introduces(&self, owner: &Owner) -> Introduces {
+        let before = self.looking.get(owner).cloned();
+        before
+            .or_else(|| self.entries.get(owner).map(Entry::introduces))
+            .unwrap_or_default()
     }
 
     /// Tells the targets' statuses what their policies say.
@@ -175,9 +183,12 @@ impl Wheel {
             // One whose look has not come to an end since this operator leads still says what it said before.
             let before = || policy.status.as_ref().and_then(|status| status.phase);
             let phase = self.phase(owner);
-            let said = DriftStatus {
-                policy: owner.name.clone(),
-                phase: phase.or_else(|| before().map(|phase| format!("{phase:?}")))?,
+            let said = Said {
+                status: DriftStatus {
+                    policy: owner.name.clone(),
+                    phase: phase.or_else(|| before().map(|phase| format!("{phase:?}")))?,
+                },
+                introduces: self.introduces(owner),
             };
             trouble.is_none().then(|| (target(policy), said))
         });
@@ -191,7 +202,7 @@ impl Wheel {
         let now: HashMap<Owner, String> = self
             .entries
             .keys()
-            .chain(&self.looking)
+            .chain(self.looking.keys())
             .filter_map(|owner| Some((owner.clone(), self.phase(owner)?)))
             .collect();
         for (owner, phase) in &self.phases {

@@ -17,13 +17,34 @@ pub enum Word {
     /// No policy watches it.
     Unwatched,
     /// The policy that watches it says this.
-    Said(DriftStatus),
+    Said(Said),
+}
+
+/// What a policy says of its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// For the status of the target.
+    pub status: DriftStatus,
+    /// What it has rolled out.
+    pub introduces: Introduces,
+}
+
+/// The learned model that a policy is rolling out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Introduces {
+    /// Its memory was not read yet.
+    #[default]
+    Unknown,
+    /// None.
+    Nothing,
+    /// That of this digest.
+    Model(String),
 }
 
 /// The last words. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Words {
-    said: Arc<Mutex<Option<HashMap<Owner, DriftStatus>>>>,
+    said: Arc<Mutex<Option<HashMap<Owner, Said>>>>,
 }
 
 impl Words {
@@ -38,7 +59,7 @@ impl Words {
 
     /// Takes the words on all targets, and gives the targets of which something else is said than before.
     #[must_use]
-    pub fn say(&self, now: HashMap<Owner, DriftStatus>) -> Vec<Owner> {
+    pub fn say(&self, now: HashMap<Owner, Said>) -> Vec<Owner> {
         let mut said = self.said.lock();
         let before = said.take().unwrap_or_default();
         let mut changed: Vec<Owner> = before
@@ -64,9 +85,12 @@ mod tests {
             namespace: "ns".to_owned(),
             name: name.to_owned(),
         };
-        let said = |phase: &str| DriftStatus {
-            policy: "watch".to_owned(),
-            phase: phase.to_owned(),
+        let said = |phase: &str| Said {
+            status: DriftStatus {
+                policy: "watch".to_owned(),
+                phase: phase.to_owned(),
+            },
+            introduces: Introduces::Nothing,
         };
         let words = Words::default();
         assert_eq!(words.on(&target("a")), Word::NotYet);

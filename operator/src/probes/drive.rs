@@ -93,7 +93,7 @@ impl Prober {
             drifted,
             job: seen(owner, policy, &stored, tools).await?,
         };
-        let (memory, actions) = step(&stored, &observed, i64::from(spec.interval_seconds), terms);
+        let (mut memory, actions) = step(&stored, &observed, i64::from(spec.interval_seconds), terms);
         if memory != stored {
             let map = record::map(policy, &memory).map_err(|error| Trouble::Store(error.to_string()))?;
             tools.writer.keep(owner, &map).await.map_err(trouble)?;
@@ -106,7 +106,16 @@ impl Prober {
                     let (prompts, number) = (&spec.prompt_set_ref.config_map_name, asking.number);
                     let address = address(owner, &valid.owner.name);
                     let job = job::job(policy, prompts, &valid, &address, tools.environment, number);
-                    tools.writer.create_job(owner, &job).await.map_err(trouble)?;
+                    match tools.writer.create_job(owner, &job).await {
+                        Ok(()) => {}
+                        Err(error) if error.is_final() => {
+                            refused(&mut memory, now, &error);
+                            let map =
+                                record::map(policy, &memory).map_err(|error| Trouble::Store(error.to_string()))?;
+                            tools.writer.keep(owner, &map).await.map_err(trouble)?;
+                        }
+                        Err(error) => return Err(trouble(error)),
+                    }
                 }
                 Action::Delete(number) => {
                     let name = job::name(&owner.name, number);
@@ -130,6 +139,12 @@ impl Prober {
         let found = tools.writer.config_map(owner, &like).await.map_err(trouble)?;
         Ok(found.and_then(|map| record::read(&map)).unwrap_or_default())
     }
+}
+
+/// A run whose Job may not be made is one that failed: it is tried again later, and holds up nothing else.
+fn refused(memory: &mut Memory, now: i64, error: &apply::Error) {
+    memory.asking = None;
+    memory.fail(now, error.to_string());
 }
 
 /// Counts a run that ended, and logs when the service begins or ceases to answer otherwise.
@@ -189,7 +204,7 @@ async fn seen(
         return Ok(None);
     };
     let pods = tools.writer.pods_of_job(owner, &name).await.map_err(trouble)?;
-    Ok(Some(jobs_seen::seen(&job, &pods).state))
+    Ok(Some(jobs_seen::seen(&job, &pods, memory.last_begun).state))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -8,6 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+mod dice;
+mod ends;
+mod events;
 mod world;
 
 use std::ops::Range;
@@ -188,7 +191,7 @@ fn play(seeds: Range<u64>) {
     );
     let histories = seeds.end - seeds.start;
     assert!(
-        promoted > histories / 50 && ended > histories / 4 && sum(|t| t.restored) > histories / 500,
+        promoted > histories / 50 && ended > histories / 4 && sum(|t| t.restored) > histories / 1000,
         "the histories show too little"
     );
 }

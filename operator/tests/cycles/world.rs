@@ -5,50 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use perennial_crds::DriftPolicySpec;
 use perennial_drift::cause::Cause;
 use perennial_operator::cycle::ledger::{Cycle, Kind, Ledger, Model, Outcome, Stage};
-use perennial_operator::cycle::step::{
-    Action, Drift, End, Observed, Policy, Seen, State, Step, Target, job_name, step,
-};
+use perennial_operator::cycle::step::{Action, Drift, Observed, Policy, Seen, State, Step, Target, job_name, step};
 use serde_json::json;
+
+use crate::dice::Dice;
 
 /// Text that stands for a prompt: a Job says it where nothing may be told on.
 pub const CANARY: &str = "CANARY-7d1f";
 const NAME: &str = "watch";
-const REPOSITORY: &str = "registry.example/models/tiny";
+pub const REPOSITORY: &str = "registry.example/models/tiny";
 
-/// Random numbers by SplitMix64: the same on every machine.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
-    }
-}
-
-struct Job {
-    kind: Kind,
-    cycle: Cycle,
-    uid: String,
-    state: State,
+pub struct Job {
+    pub kind: Kind,
+    pub cycle: Cycle,
+    pub uid: String,
+    pub made: i64,
+    pub state: State,
 }
 
 /// What the world remembers that no operator can forget.
@@ -70,6 +42,8 @@ pub struct Log {
     pub passed: BTreeSet<(String, String)>,
     /// Digests that were rolled out.
     pub learned: Vec<String>,
+    /// Digests that have answered, whichever target.
+    pub served: BTreeSet<String>,
     /// Promoted digests.
     pub promoted: BTreeSet<String>,
     /// Models that were stored again in a cluster that was built again.
@@ -92,42 +66,48 @@ pub struct World {
     pub log: Log,
     /// What is stored in the cluster.
     pub ledger: Ledger,
-    jobs: BTreeMap<String, Job>,
-    drift: Option<Drift>,
-    heard: bool,
-    base: Model,
-    champion: Model,
-    learned: BTreeMap<String, (Model, String)>,
-    failed: BTreeSet<String>,
-    captures: bool,
-    follows: bool,
-    gpus: i64,
+    pub jobs: BTreeMap<String, Job>,
+    pub drift: Option<Drift>,
+    pub heard: bool,
+    pub base: Model,
+    pub champion: Model,
+    pub learned: BTreeMap<String, (Model, String)>,
+    pub failed: BTreeSet<String>,
+    /// Digests that have served.
+    pub served: BTreeSet<String>,
+    /// The target is to have replicas.
+    pub runs: bool,
+    /// UID of the target.
+    pub target: String,
+    pub captures: bool,
+    pub follows: bool,
+    pub gpus: i64,
     /// UID of the policy: another one in a cluster that was built again.
-    uid: String,
+    pub uid: String,
     /// Fixed prompts are being asked.
-    awaits_probes: bool,
+    pub awaits_probes: bool,
     /// They are answered otherwise.
-    regressed: bool,
+    pub regressed: bool,
     /// What the registry's tag names, with its base.
-    tag: Option<(Model, String)>,
+    pub tag: Option<(Model, String)>,
     /// The Job that asks for it.
-    restore: Option<State>,
+    pub restore: Option<State>,
     /// Its number.
-    attempt: u32,
+    pub attempt: u32,
     /// Reports that the operator knows to be written: a killed one knows nothing.
-    reported: BTreeSet<String>,
-    made: u64,
+    pub reported: BTreeSet<String>,
+    pub made: u64,
     /// One of so many bad things that could happen does.
-    peace: u64,
+    pub peace: u64,
     /// True quality of models.
-    quality: BTreeMap<String, f64>,
+    pub quality: BTreeMap<String, f64>,
 }
 
-fn digest(number: u64) -> String {
+pub fn digest(number: u64) -> String {
     format!("sha256:{number:064x}")
 }
 
-fn model(number: u64) -> Model {
+pub fn model(number: u64) -> Model {
     Model {
         uri: format!("hf://org/model@{number:040x}"),
         digest: digest(number),
@@ -137,7 +117,7 @@ fn model(number: u64) -> Model {
     }
 }
 
-fn spec(dice: &mut Dice) -> DriftPolicySpec {
+pub fn spec(dice: &mut Dice) -> DriftPolicySpec {
     let mode = dice.of(&["Propose", "Approve", "Automatic", "Automatic"]);
     let mut spec = json!({
         "targetRef": {"name": "tiny"},
@@ -184,6 +164,9 @@ impl World {
             champion: model(1),
             learned: BTreeMap::new(),
             failed: BTreeSet::new(),
+            served: BTreeSet::from([digest(1)]),
+            runs: true,
+            target: "target-1".to_owned(),
             captures: true,
             follows: true,
             gpus,
@@ -202,11 +185,13 @@ impl World {
     }
 
     /// The digest that the target is to serve.
-    fn wanted(&self) -> Model {
+    pub fn wanted(&self) -> Model {
+        let introduced = self.ledger.introduces().map(|model| model.digest.as_str());
+        let may_serve = |digest: &str| self.served.contains(digest) || (self.runs && introduced == Some(digest));
         let valid = self
             .learned
             .values()
-            .filter(|(_, base)| *base == self.base.digest && self.follows);
+            .filter(|(model, base)| *base == self.base.digest && self.follows && may_serve(&model.digest));
         valid
             .map(|(model, _)| model.clone())
             .next_back()
@@ -218,6 +203,9 @@ impl World {
         let current = self.ledger.cycle.as_ref().map(|cycle| cycle.id.as_str());
         let seen = |job: &Job| Seen {
             uid: job.uid.clone(),
+            made: job.made,
+            deadline: 3600,
+            gpu_seconds: self.gpu_seconds(job),
             state: job.state.clone(),
         };
         let of_cycle = self.jobs.values().filter(|job| Some(job.cycle.id.as_str()) == current);
@@ -231,6 +219,9 @@ impl World {
             drift: self.drift.clone().filter(|_| self.heard),
             calm: self.heard && self.drift.is_none(),
             target: Target {
+                uid: self.target.clone(),
+                runs: self.runs,
+                served: self.served.clone(),
                 base: Some(self.base.clone()),
                 champion: Some(self.champion.clone()),
                 settled: wanted.digest == self.champion.digest,
@@ -248,7 +239,7 @@ impl World {
             }),
             strays: strays.map(|(name, _)| name.clone()).collect(),
             reported: self.reported.clone(),
-            gpus: Ok(self.gpus),
+            gpu_seconds: Ok(self.reserve()),
         }
     }
 
@@ -277,9 +268,26 @@ impl World {
         decided
     }
 
-    /// GPU seconds that a cycle may use.
+    /// GPU seconds that a cycle may use: the Job that trains has these GPUs, the one that judges a single one.
     pub fn reserve(&self) -> i64 {
-        self.gpus * 3600
+        (self.gpus + self.gpus.min(1)) * 3600
+    }
+
+    pub fn gpus_of(&self, kind: Kind) -> i64 {
+        match kind {
+            Kind::Retrain => self.gpus,
+            Kind::Gate => self.gpus.min(1),
+            Kind::Prepare | Kind::Publish => 0,
+        }
+    }
+
+    /// What the pods of a Job have used so far.
+    pub fn gpu_seconds(&self, job: &Job) -> i64 {
+        match &job.state {
+            State::Waiting(_) => 0,
+            State::Running(since) => self.gpus_of(job.kind) * (self.now - since).clamp(0, 3600),
+            State::Ended(end) => end.gpu_seconds,
+        }
     }
 
     fn note(&mut self, before: &Ledger) {
@@ -300,6 +308,11 @@ impl World {
             self.log.ended.push((finished.ended, finished.outcome));
             self.log.finished.insert(finished.id.clone());
             if finished.outcome == Outcome::Promoted {
+                let served = finished
+                    .candidate
+                    .as_ref()
+                    .is_some_and(|digest| self.log.served.contains(digest));
+                assert!(served, "a model counts as promoted that never served");
                 self.log.promoted.extend(finished.candidate.clone());
             }
         }
@@ -309,8 +322,15 @@ impl World {
         match action {
             Action::Create(kind) => self.create(*kind),
             Action::Delete(name) => {
-                let job = self.jobs.remove(name).expect("a Job that was seen");
-                assert!(!matches!(job.state, State::Ended(_)), "a Job that ended was removed");
+                let Some(job) = self.jobs.remove(name) else { return };
+                let ended = matches!(job.state, State::Ended(_));
+                assert!(
+                    !ended || job.kind == Kind::Prepare,
+                    "a Job that ended was removed before anybody could look at it"
+                );
+                if !ended {
+                    self.log.gpu_seconds.push((job.cycle.started, self.gpu_seconds(&job)));
+                }
             }
             Action::Learn(lineage) => {
                 let pair = (lineage.model.digest.clone(), self.champion.digest.clone());
@@ -396,406 +416,9 @@ impl World {
             kind,
             cycle,
             uid: format!("uid-{}", self.made),
+            made: self.now,
             state: State::Waiting("room".to_owned()),
         };
         self.jobs.insert(name, job);
-    }
-
-    /// Something happens, or nothing.
-    pub fn happen(&mut self) {
-        self.now += self.dice.of(&[3, 30, 300, 3600]);
-        if self.dice.one_in(50) {
-            // Another operator's clock.
-            self.now -= 120;
-        }
-        for name in self.jobs.keys().cloned().collect::<Vec<_>>() {
-            if self.dice.one_in(2) {
-                self.advance(&name);
-            }
-        }
-        if let Some(state) = self.restore.take() {
-            self.restore = Some(self.asked(state));
-        }
-        let event = self.dice.below(64);
-        let bad = (8..20).contains(&event);
-        if bad && !self.dice.one_in(self.peace) {
-            return;
-        }
-        match event {
-            0..8 => self.drift_begins(),
-            8..11 => self.drift = None,
-            11 => self.heard = !self.heard,
-            12 => {
-                // Git asks for another model.
-                self.made += 1;
-                self.base = model(self.made);
-                self.quality.insert(self.base.digest.clone(), 0.5);
-            }
-            13 => self.follows = !self.follows,
-            14 => self.captures = !self.captures,
-            15 => self.spec.suspend = !self.spec.suspend,
-            16 => {
-                self.generation += 1;
-                let suspend = self.spec.suspend;
-                self.spec = spec(&mut self.dice);
-                self.spec.suspend = suspend;
-            }
-            17 => self.remove_a_job(),
-            18 => self.approve(),
-            19 => self.put_into_git(),
-            20..45 => self.roll_out(),
-            45 => {
-                // What was switched off is switched on again.
-                (self.heard, self.captures, self.follows, self.spec.suspend) = (true, true, true, false);
-                (self.awaits_probes, self.regressed) = (false, false);
-            }
-            46 => self.awaits_probes = !self.awaits_probes,
-            47 => self.regressed = self.dice.one_in(2),
-            48 if self.dice.one_in(4) => self.built_again(),
-            _ => {}
-        }
-    }
-
-    /// Everything goes well from now on, and nobody interferes.
-    pub fn calm_down(&mut self) {
-        self.now += 3600;
-        self.drift = None;
-        self.heard = true;
-        self.spec.suspend = false;
-        (self.awaits_probes, self.regressed) = (false, false);
-        if let Some(state) = self.restore.take() {
-            self.restore = Some(self.asked(state));
-        }
-        for name in self.jobs.keys().cloned().collect::<Vec<_>>() {
-            self.advance(&name);
-        }
-        self.roll_out();
-    }
-
-    fn drift_begins(&mut self) {
-        let cause = self.dice.of(&[
-            Cause::InputDrift,
-            Cause::InputDrift,
-            Cause::InputDrift,
-            Cause::ServingRegression,
-            Cause::OutputShift,
-            Cause::QualityDrop,
-            Cause::Undetermined,
-            Cause::SingleSource,
-            Cause::Masked,
-        ]);
-        self.drift = Some(Drift {
-            cause,
-            since: self.now - 1000,
-            report: "{}".to_owned(),
-        });
-    }
-
-    /// The cluster is lost and built again from Git; the registry remembers.
-    fn built_again(&mut self) {
-        self.made += 1;
-        self.uid = format!("0000-{}", self.made);
-        self.ledger = Ledger::default();
-        self.jobs.clear();
-        self.learned.clear();
-        self.failed.clear();
-        self.reported.clear();
-        self.restore = None;
-        self.champion = self.base.clone();
-        // What counted towards limits was counted in the cluster that is gone.
-        self.log.begun.clear();
-        self.log.ended.clear();
-        self.log.gpu_seconds.clear();
-        self.log.finished.clear();
-        self.log.reported.clear();
-        self.log.built_again += 1;
-    }
-
-    /// What becomes of the Job that asks for the tag.
-    fn asked(&mut self, state: State) -> State {
-        match state {
-            State::Waiting(_) => State::Running(self.now),
-            State::Ended(end) => State::Ended(end),
-            State::Running(_) => State::Ended(match (self.trouble(6), &self.tag) {
-                (0, _) => failed("SourceUnreachable"),
-                (1, _) => said(format!("{CANARY} is no JSON")),
-                (2, Some((model, base))) => said(restored(&model.digest, &model_of(&digest(94)), base)),
-                (3, _) => End {
-                    message: Some(json!({"schema": "restore/v1", "outcome": "Untrusted", "message": "no"}).to_string()),
-                    ..failed("Error")
-                },
-                (_, Some((model, base))) => said(restored(&model.digest, model, base)),
-                (_, None) => said(json!({"schema": "restore/v1", "outcome": "Succeeded"}).to_string()),
-            }),
-        }
-    }
-
-    fn remove_a_job(&mut self) {
-        let name = self.jobs.keys().next_back().cloned();
-        if let Some(job) = name.and_then(|name| self.jobs.remove(&name)) {
-            self.log.removed_by_hand += 1;
-            // What a Job used that nobody has looked at before it was removed, nobody can know.
-            let seen = self
-                .ledger
-                .cycle
-                .as_ref()
-                .is_some_and(|cycle| cycle.jobs.contains_key(&job.kind));
-            if let State::Ended(end) = &job.state
-                && !seen
-            {
-                let used = (job.cycle.started, end.gpu_seconds);
-                let at = self.log.gpu_seconds.iter().rposition(|one| *one == used);
-                at.map(|at| self.log.gpu_seconds.remove(at));
-            }
-        }
-    }
-
-    fn approve(&mut self) {
-        let candidate = self.ledger.cycle.as_ref().and_then(|cycle| cycle.candidate.as_ref());
-        if let Some(candidate) = candidate {
-            self.spec.promotion.approved_digests.push(candidate.digest.clone());
-            self.generation += 1;
-        }
-    }
-
-    /// Somebody takes the proposal.
-    fn put_into_git(&mut self) {
-        let cycle = self
-            .ledger
-            .cycle
-            .as_ref()
-            .filter(|cycle| cycle.stage == Stage::Proposed);
-        if let Some(candidate) = cycle.and_then(|cycle| cycle.candidate.clone()) {
-            self.base = candidate;
-        }
-    }
-
-    fn roll_out(&mut self) {
-        let wanted = self.wanted();
-        // A mark of failure goes with the wish for that revision.
-        self.failed.retain(|digest| *digest == wanted.digest);
-        if wanted.digest == self.champion.digest {
-            return;
-        }
-        let fails = self.failed.contains(&wanted.digest) || (self.dice.one_in(self.peace) && self.dice.one_in(3));
-        if self.learned.contains_key(&wanted.digest) && fails {
-            self.failed.insert(wanted.digest);
-        } else {
-            self.champion = wanted;
-        }
-    }
-
-    fn advance(&mut self, name: &str) {
-        let Some(job) = self.jobs.get(name) else { return };
-        let (kind, cycle) = (job.kind, job.cycle.clone());
-        let state = match &job.state {
-            State::Waiting(_) if self.dice.one_in(3) => return,
-            State::Waiting(_) => State::Running(self.now),
-            State::Ended(_) => return,
-            State::Running(since) => {
-                // A node's kubelet ends it at its deadline.
-                let late = self.now - since > 3600;
-                let gpu_seconds = self.gpus * (self.now - since).clamp(0, 3600) * i64::from(kind == Kind::Retrain);
-                self.log.gpu_seconds.push((cycle.started, gpu_seconds));
-                State::Ended(End {
-                    gpu_seconds,
-                    ..if late && kind != Kind::Prepare {
-                        failed("DeadlineExceeded")
-                    } else {
-                        self.end(kind, &cycle)
-                    }
-                })
-            }
-        };
-        if let Some(job) = self.jobs.get_mut(name) {
-            job.state = state;
-        }
-    }
-
-    /// Below `end` when something bad happens, and `end` itself when not.
-    fn trouble(&mut self, end: u64) -> u64 {
-        if self.dice.one_in(self.peace) {
-            self.dice.below(end)
-        } else {
-            end
-        }
-    }
-
-    fn end(&mut self, kind: Kind, cycle: &Cycle) -> End {
-        match self.trouble(12) {
-            0 => return failed("Error"),
-            1 => return said(format!("{CANARY} is no JSON")),
-            2 => {
-                return said(format!(
-                    "{{\"schema\": \"other/v1\", \"outcome\": \"Succeeded\", \"x\": \"{CANARY}\"}}"
-                ));
-            }
-            3 => return said(CANARY.repeat(1000)),
-            4 => {
-                return End {
-                    succeeded: true,
-                    ..End::default()
-                };
-            }
-            _ => {}
-        }
-        match kind {
-            Kind::Prepare => said(if self.trouble(5) == 0 {
-                json!({"schema": "prepare/v1", "outcome": "DataRejected", "message": "too few"}).to_string()
-            } else {
-                let items = if self.trouble(6) == 0 { 10 } else { 80 };
-                json!({"schema": "prepare/v1", "outcome": "Succeeded", "manifestDigest": digest(7), "suitesDigest": digest(8),
-                    "records": 500, "items": {"recent": items}})
-                .to_string()
-            }),
-            Kind::Retrain => self.trained(cycle),
-            Kind::Gate => self.judged(cycle),
-            Kind::Publish => self.published(cycle),
-        }
-    }
-
-    fn trained(&mut self, cycle: &Cycle) -> End {
-        self.made += 1;
-        let (mut made, mut base, mut manifest) = (digest(self.made), cycle.base.digest.clone(), digest(7));
-        let (mut uri, mut kind) = (None, "Merged");
-        // Truth: better, the same, or worse.
-        let quality =
-            self.quality.get(&cycle.champion.digest).copied().unwrap_or(0.5) + self.dice.of(&[-0.1, 0.0, 0.1, 0.1]);
-        let outcome = match self.trouble(14) {
-            0 => "NoImprovement",
-            1 => "DataRejected",
-            2 => {
-                base = digest(99);
-                "Succeeded"
-            }
-            3 => {
-                manifest = digest(98);
-                "Succeeded"
-            }
-            4 => {
-                let wrong = [
-                    "file:///mnt/model/../other",
-                    "oci://registry.example/models/other@sha256:0",
-                ];
-                uri = Some(self.dice.of(&wrong).to_owned());
-                "Succeeded"
-            }
-            5 => {
-                kind = "Adapter";
-                "Succeeded"
-            }
-            6 => {
-                made = self.ledger.rejected.back().cloned().unwrap_or(made);
-                "Succeeded"
-            }
-            7 => {
-                made = "sha256:XYZ".to_owned();
-                "Succeeded"
-            }
-            8 => "Retryable",
-            _ => "Succeeded",
-        };
-        self.quality.entry(made.clone()).or_insert(quality);
-        let right = match &cycle.repository {
-            Some(repository) => format!("oci://{repository}@{made}"),
-            None => "file:///mnt/model/model.gguf".to_owned(),
-        };
-        let uri = uri.unwrap_or(right);
-        said(
-            json!({"schema": "retrain/v1", "outcome": outcome, "model": {"uri": uri, "digest": made, "baseDigest": base, "kind": kind},
-                "data": {"manifestDigest": manifest}})
-            .to_string(),
-        )
-    }
-
-    fn published(&mut self, cycle: &Cycle) -> End {
-        if self.trouble(3) == 0 {
-            return failed("Error");
-        }
-        let candidate = cycle.candidate.clone().expect("a candidate");
-        self.tag = Some((candidate, cycle.base.digest.clone()));
-        said(json!({"schema": "publish/v1", "outcome": "Succeeded", "digest": digest(6)}).to_string())
-    }
-
-    fn judged(&mut self, cycle: &Cycle) -> End {
-        let candidate = cycle
-            .candidate
-            .as_ref()
-            .map(|candidate| candidate.digest.clone())
-            .unwrap_or_default();
-        let mut checked = candidate.clone();
-        let mut outcome = "Succeeded";
-        match self.trouble(10) {
-            0 => checked = digest(97),
-            1 => outcome = "Untrusted",
-            _ => {}
-        }
-        let verification =
-            json!({"schema": "verify/v1", "outcome": outcome, "digest": checked, "sizeBytes": 1}).to_string();
-        if outcome == "Untrusted" {
-            return End {
-                verification: Some(verification),
-                ..failed("Error")
-            };
-        }
-        let truth = |digest: &String| self.quality.get(digest).copied().unwrap_or(0.5).clamp(0.0, 1.0);
-        let (champion, mine) = (truth(&cycle.champion.digest), truth(&candidate));
-        let difference = mine - champion;
-        let (mut judged_candidate, mut judged_champion) = (candidate.clone(), cycle.champion.digest.clone());
-        let mut items = 80;
-        match self.trouble(12) {
-            0 => judged_candidate = digest(96),
-            1 => judged_champion = digest(95),
-            2 => items = 3,
-            _ => {}
-        }
-        let honest = judged_candidate == candidate
-            && judged_champion == cycle.champion.digest
-            && items == 80
-            && checked == candidate
-            && difference > 0.05;
-        if honest {
-            self.log.passed.insert((candidate, judged_champion.clone()));
-        }
-        let words = json!({"schema": "gate/v1", "outcome": "Succeeded", "championDigest": judged_champion,
-            "candidateDigest": judged_candidate, "suites": [{"name": "recent", "items": items, "championMean": champion,
-            "candidateMean": mine, "differenceMean": difference, "differenceSquaresMean": difference * difference + 0.001}]});
-        End {
-            verification: Some(verification),
-            ..said(words.to_string())
-        }
-    }
-}
-
-fn model_of(digest: &str) -> Model {
-    Model {
-        uri: format!("oci://{REPOSITORY}@{digest}"),
-        digest: digest.to_owned(),
-        ..model(1)
-    }
-}
-
-fn restored(digest: &str, model: &Model, base: &str) -> String {
-    let base = Model {
-        digest: base.to_owned(),
-        ..self::model(1)
-    };
-    json!({"schema": "restore/v1", "outcome": "Succeeded", "digest": digest, "lineage": {"model": model, "base": base,
-        "championDigest": "", "cycleId": "0", "policy": "watch", "policyUid": "another", "manifestDigest": "", "gate": []}})
-    .to_string()
-}
-
-fn said(message: String) -> End {
-    End {
-        succeeded: true,
-        message: Some(message),
-        ..End::default()
-    }
-}
-
-fn failed(why: &str) -> End {
-    End {
-        why: why.to_owned(),
-        ..End::default()
     }
 }

@@ -20,10 +20,9 @@ fn seed(cycle: &Cycle) -> u64 {
     u64::from_str_radix(&cycle.id, 16).unwrap_or(0)
 }
 
-/// What a Job is told.
-pub(super) fn variables(kind: Kind, site: &Site<'_>) -> Vec<EnvVar> {
-    let cycle = site.cycle;
-    let deadline = site.retraining.active_deadline_seconds.to_string();
+/// What a Job is told. `deadline`: of its pod, seconds.
+pub(super) fn variables(kind: Kind, site: &Site<'_>, deadline: i64) -> Vec<EnvVar> {
+    let (cycle, deadline) = (site.cycle, deadline.to_string());
     match kind {
         Kind::Prepare => {
             let settings = serde_json::to_string(&settings(site)).unwrap_or_default();
@@ -91,6 +90,7 @@ fn settings(site: &Site<'_>) -> PrepareSettings {
         recent_suites: named(false),
         own_suites: named(true),
         min_records: data.min_records,
+        min_items: gate.min_items,
         excluded_sets: probes(site).map(|_| PROBES_FOLDER.to_owned()).into_iter().collect(),
         seed: seed(site.cycle),
     }

@@ -43,6 +43,8 @@ pub const VERIFY: &str = "verify";
 const RETRIES: i32 = 3;
 /// Seconds that a finished Job stays, for people to look at.
 const KEEP_SECONDS: i32 = 604_800;
+/// Seconds that one of a user's template stays at least: how it ended must be read.
+const KEEP_AT_LEAST: i32 = 86_400;
 /// Largest model that may come out, bytes.
 const MAX_MODEL_BYTES: u64 = 2 << 40;
 
@@ -82,15 +84,38 @@ impl<'a> Site<'a> {
     }
 }
 
-/// GPUs that a Job of this template asks for.
+/// GPUs that a pod asks for: as Kubernetes counts, those of all containers, or of the one before them that asks for more.
 #[must_use]
-pub fn gpus(template: Option<&JobTemplateSpec>) -> i64 {
-    let pod = template.and_then(|template| template.spec.as_ref()?.template.spec.as_ref());
-    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
-    containers
-        .filter_map(|container| container.resources.as_ref()?.limits.as_ref())
-        .flat_map(gpus_of)
-        .sum()
+pub fn gpus(pod: &PodSpec) -> i64 {
+    let of = |container: &Container| -> i64 {
+        let limits = container
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.limits.as_ref());
+        limits.map_or(0, |limits| gpus_of(limits).sum())
+    };
+    let before = pod.init_containers.iter().flatten().map(of).max().unwrap_or(0);
+    pod.containers.iter().map(of).sum::<i64>().max(before)
+}
+
+/// GPU seconds that a Job of this template may take at one try. `deadline`: of a pod that has none of its own, seconds.
+#[must_use]
+pub fn gpu_seconds(template: &JobTemplateSpec, deadline: i64) -> i64 {
+    let Some(spec) = &template.spec else { return 0 };
+    let pods = i64::from(spec.parallelism.unwrap_or(1));
+    let pod = spec.template.spec.as_ref();
+    let each = pod.map_or(0, |pod| {
+        gpus(pod).saturating_mul(pod.active_deadline_seconds.unwrap_or(deadline))
+    });
+    each.saturating_mul(pods)
+}
+
+/// The container of a pod that speaks the contract.
+#[must_use]
+pub fn speaker(pod: &PodSpec) -> Option<&str> {
+    let named = pod.containers.iter().find(|container| container.name == CONTAINER);
+    let speaker = named.or(pod.containers.first())?;
+    Some(&speaker.name)
 }
 
 fn gpus_of(limits: &BTreeMap<String, Quantity>) -> impl Iterator<Item = i64> {
@@ -152,7 +177,7 @@ fn default(kind: Kind, site: &Site<'_>) -> JobSpec {
             _ => format!("--capture={RECORDS}/perennial-capture/{}", site.target.owner.name),
         });
     }
-    let mut environment = variables(kind, site);
+    let mut environment = variables(kind, site, site.retraining.active_deadline_seconds);
     if kind == Kind::Retrain {
         environment.extend(
             site.retraining
@@ -192,7 +217,12 @@ fn default(kind: Kind, site: &Site<'_>) -> JobSpec {
 /// The user's template with what the contract gives it.
 fn theirs(kind: Kind, site: &Site<'_>, template: &JobTemplateSpec) -> Result<JobSpec, String> {
     let mut spec = template.spec.clone().ok_or("the Job template is empty")?;
+    let keep = spec.ttl_seconds_after_finished.unwrap_or(KEEP_SECONDS);
+    spec.ttl_seconds_after_finished = Some(keep.max(KEEP_AT_LEAST));
     let pod = spec.template.spec.as_mut().ok_or("the Job template has no pod")?;
+    let deadline = pod
+        .active_deadline_seconds
+        .unwrap_or(site.retraining.active_deadline_seconds);
     let position = pod
         .containers
         .iter()
@@ -202,7 +232,7 @@ fn theirs(kind: Kind, site: &Site<'_>, template: &JobTemplateSpec) -> Result<Job
         .containers
         .get_mut(position)
         .ok_or("the Job template has no container")?;
-    let ours = variables(kind, site);
+    let ours = variables(kind, site, deadline);
     let set = container.env.get_or_insert_default();
     if let Some(taken) = set
         .iter()

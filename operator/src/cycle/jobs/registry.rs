@@ -10,7 +10,7 @@ use perennial_crds::serving::{REGISTRY_AUTH_DIRECTORY, TERMINATION_PATH};
 
 use super::{CONTAINER, RETRIES, Site};
 use crate::cycle::lineage::Lineage;
-use crate::cycle::step::Policy;
+use crate::cycle::step::{Policy, restore_name};
 use crate::deployment::build::Environment;
 use crate::deployment::validate::plain;
 use crate::job_pod::{REGISTRY, container, docker_config, mount, plain_http, pod, small_job};
@@ -42,13 +42,6 @@ pub(super) fn told(site: &Site<'_>) -> Vec<EnvVar> {
     ]
 }
 
-/// Name of the Job that asks what the tag names.
-#[must_use]
-pub fn restore_name(policy: &str, attempt: u32) -> String {
-    let policy = &policy[..policy.floor_char_boundary(40)];
-    format!("{policy}-restore-{attempt}")
-}
-
 /// The Job that asks what the tag names.
 #[must_use]
 pub fn restore(policy: &DriftPolicy, output: &OCIOutput, tag: &str, environment: &Environment, attempt: u32) -> Job {
@@ -63,6 +56,7 @@ pub fn restore(policy: &DriftPolicy, output: &OCIOutput, tag: &str, environment:
     container.volume_mounts = secret.map(|_| vec![mount(REGISTRY, REGISTRY_AUTH_DIRECTORY, None, true)]);
     let mut pod = pod(container, volumes.into_iter().collect());
     pod.active_deadline_seconds = Some(DEADLINE);
-    let name = restore_name(&policy.name_any(), attempt);
+    let (name, uid) = (policy.name_any(), policy.uid().unwrap_or_default());
+    let name = restore_name(&Policy { name: &name, uid: &uid }, attempt);
     small_job(policy, name, "restore", (RETRIES, KEEP), pod)
 }

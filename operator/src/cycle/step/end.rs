@@ -3,16 +3,21 @@
 use perennial_crds::DriftPolicySpec;
 use perennial_crds::retraining::LimitsSpec;
 
-use super::{Ending, Machine};
-use crate::cycle::ledger::{Cycle, Finished, Kind, Ledger, Outcome, Stage};
+use super::{Action, Ending, Machine, State, job_name};
+use crate::cycle::ledger::{Cycle, Finished, Ledger, Outcome, Stage};
 use crate::cycle::report::Report;
 
 impl Machine<'_> {
     pub(super) fn end(&mut self, mut cycle: Cycle, Ending(outcome, reason, message): Ending) {
-        // A training Job whose end nobody saw may have used all that it was given.
-        let seen = cycle.jobs.get(&Kind::Retrain).is_some_and(|job| job.ended.is_some());
-        if cycle.stage == Stage::Retraining && !seen {
-            cycle.gpu_seconds = cycle.reserved_gpu_seconds;
+        cycle.gpu_seconds = self.gpu_seconds(&cycle);
+        // Others that nobody sees now go as strays.
+        let at_work = cycle.stage.job().filter(|kind| {
+            let seen = self.observed.jobs.get(kind);
+            seen.is_some_and(|seen| !matches!(seen.state, State::Ended(_)))
+        });
+        if let Some(kind) = at_work {
+            self.actions
+                .push(Action::Delete(job_name(self.policy.name, kind, &cycle.id)));
         }
         let now = self.observed.now;
         let limits = limits(self.spec);
@@ -51,6 +56,26 @@ impl Machine<'_> {
         }
         self.ledger.finish(finished, limits.max_cycles.per_days.max(gpu_days));
         self.ledger.cooldown_until = rest_until(&self.ledger, &limits);
+    }
+
+    /// GPU seconds that a cycle has used so far, with those of the Job that is at work.
+    fn gpu_seconds(&self, cycle: &Cycle) -> i64 {
+        let Some(kind) = cycle.stage.job() else {
+            return cycle.gpu_seconds;
+        };
+        let record = cycle.jobs.get(&kind);
+        let ended = record.is_some_and(|record| record.ended.is_some());
+        match self.observed.jobs.get(&kind) {
+            _ if ended => cycle.gpu_seconds,
+            // One that runs is stopped as soon as anybody is there to do it; until then it may use all that is left.
+            Some(seen) if matches!(seen.state, State::Running(_)) => {
+                (cycle.gpu_seconds + seen.gpu_seconds).max(cycle.reserved_gpu_seconds)
+            }
+            Some(seen) => cycle.gpu_seconds + seen.gpu_seconds,
+            // And one that was seen, and whose end nobody saw, may have done so.
+            None if record.is_some() => cycle.gpu_seconds.max(cycle.reserved_gpu_seconds),
+            None => cycle.gpu_seconds,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use perennial_crds::conditions::Reason;
 use perennial_crds::retraining::{PromotionMode, Response, RetrainingSpec};
 use perennial_drift::cause::Cause;
 
-use super::{Action, Machine, Observed, Standing, running};
+use super::{Action, Machine, Standing, running};
 use crate::cycle::ledger::{Cycle, Kind, Stage};
 
 impl Machine<'_> {
@@ -61,9 +61,9 @@ impl Machine<'_> {
             );
         };
         self.ledger.begun += 1;
-        self.ledger.wait = None;
         self.ledger.cycle = Some(Cycle {
             id: self.policy.cycle_id(self.ledger.begun),
+            target: observed.target.uid.clone(),
             cause: drift.cause,
             started: now,
             drifted_since: drift.since,
@@ -81,8 +81,9 @@ impl Machine<'_> {
             repository: retraining.output.as_ref().map(|output| output.oci.repository.clone()),
             published: None,
             verdicts: Vec::new(),
+            unheeded_since: None,
             gpu_seconds: 0,
-            reserved_gpu_seconds: reserve(observed, retraining),
+            reserved_gpu_seconds: observed.gpu_seconds.clone().unwrap_or(0),
         });
         self.actions.push(Action::Create(Kind::Prepare));
         running("what may be trained on is being frozen".to_owned())
@@ -118,8 +119,8 @@ impl Machine<'_> {
                 "the target has spec.model.learned: Ignore".to_owned(),
             ));
         }
-        let gpus = match &observed.gpus {
-            Ok(_) => reserve(observed, retraining),
+        let gpus = match &observed.gpu_seconds {
+            Ok(reserved) => *reserved,
             Err(why) => return Some((Reason::JobTemplateInvalid, why.clone())),
         };
         if let Some(wait) = ledger.wait.as_ref().filter(|wait| now < wait.until) {
@@ -143,7 +144,7 @@ impl Machine<'_> {
         }
         if let Some(limit) = &limits.max_gpu_seconds {
             let used = ledger.gpu_seconds_since(since(limit.per_days));
-            if used + gpus > limit.count {
+            if used.saturating_add(gpus) > limit.count {
                 return Some((
                     Reason::GPUSecondsLimit,
                     format!(
@@ -155,12 +156,4 @@ impl Machine<'_> {
         }
         None
     }
-}
-
-fn reserve(observed: &Observed, retraining: &RetrainingSpec) -> i64 {
-    observed
-        .gpus
-        .clone()
-        .unwrap_or(0)
-        .saturating_mul(retraining.active_deadline_seconds)
 }

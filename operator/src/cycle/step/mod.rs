@@ -21,12 +21,14 @@ use perennial_drift::cause::Cause;
 use sha2::{Digest, Sha256};
 
 use self::end::{limits, rest_until};
-use super::ledger::{Kind, Ledger, Model, Outcome, Wait};
+use super::ledger::{Cycle, Kind, Ledger, Model, Outcome, Wait};
 use super::lineage::Lineage;
 use super::report::Report;
 
 /// Seconds after which it is looked again whether there is enough data, at least and at most.
-const WAIT: (i64, i64) = (60, 3600);
+const WAIT: (i64, i64) = (60, 21_600);
+/// Times in a row that it is looked again as soon as that.
+const SOON: u32 = 3;
 
 /// A confirmed drift.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +44,10 @@ pub struct Drift {
 /// The target as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Target {
+    /// UID of the LLMDeployment.
+    pub uid: String,
+    /// It is to have replicas.
+    pub runs: bool,
     /// The model that the spec asks for; unknown while it is being resolved.
     pub base: Option<Model>,
     /// The model that serves.
@@ -50,6 +56,8 @@ pub struct Target {
     pub settled: bool,
     /// Digests of models whose revisions did not come up.
     pub failed: BTreeSet<String>,
+    /// Digests of models that have answered requests.
+    pub served: BTreeSet<String>,
     /// It keeps records.
     pub captures: bool,
     /// It lets learned models serve.
@@ -89,6 +97,12 @@ pub enum State {
 pub struct Seen {
     /// Its UID.
     pub uid: String,
+    /// When it was made, seconds since 1970.
+    pub made: i64,
+    /// Seconds that one of its pods may run.
+    pub deadline: i64,
+    /// Seconds that its pods have held GPUs so far, times their number.
+    pub gpu_seconds: i64,
     /// How it is.
     pub state: State,
 }
@@ -118,8 +132,8 @@ pub struct Observed {
     pub strays: Vec<String>,
     /// Cycles whose reports were written just now.
     pub reported: BTreeSet<String>,
-    /// GPUs that a training Job asks for; an error if its template cannot be used.
-    pub gpus: Result<i64, String>,
+    /// GPU seconds that the Jobs of a cycle may take, at one try each; an error if a template cannot be used.
+    pub gpu_seconds: Result<i64, String>,
 }
 
 /// What is to be done.
@@ -213,6 +227,28 @@ pub fn step(ledger: &Ledger, observed: &Observed, spec: &DriftPolicySpec, policy
     }
 }
 
+/// Ends the cycle that is under way, if there is one, because it has no target any more.
+#[must_use]
+pub fn call_off(
+    ledger: &Ledger,
+    observed: &Observed,
+    spec: &DriftPolicySpec,
+    policy: &Policy<'_>,
+    (reason, message): (&'static str, &str),
+) -> Ledger {
+    let mut machine = Machine {
+        ledger: ledger.clone(),
+        observed,
+        spec,
+        policy,
+        actions: Vec::new(),
+    };
+    if let Some(cycle) = machine.ledger.cycle.take() {
+        machine.end(cycle, Ending(Outcome::Withdrawn, reason, message.to_owned()));
+    }
+    machine.ledger
+}
+
 /// Whose cycles they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'a> {
@@ -226,7 +262,17 @@ impl Policy<'_> {
     /// The id of its cycle of this number.
     #[must_use]
     pub fn cycle_id(&self, number: u64) -> String {
-        let digest = Sha256::digest(format!("{}/{number}", self.uid));
+        self.id(&number.to_string())
+    }
+
+    /// The id of its question to the registry of this number.
+    #[must_use]
+    pub fn restore_id(&self, attempt: u32) -> String {
+        self.id(&format!("restore/{attempt}"))
+    }
+
+    fn id(&self, what: &str) -> String {
+        let digest = Sha256::digest(format!("{}/{what}", self.uid));
         digest.iter().take(4).fold(String::new(), |mut hex, byte| {
             use std::fmt::Write as _;
             let _ = write!(hex, "{byte:02x}");
@@ -239,8 +285,19 @@ impl Policy<'_> {
 #[must_use]
 pub fn job_name(policy: &str, kind: Kind, cycle: &str) -> String {
     // 63 characters are a label's and a pod's limit; the hash at the end tells them apart.
-    let policy = &policy[..policy.floor_char_boundary(40)];
-    format!("{policy}-{}-{cycle}", kind.word())
+    format!("{}-{}-{cycle}", shortened(policy), kind.word())
+}
+
+/// Name of the Job that asks the registry what its tag names.
+#[must_use]
+pub fn restore_name(policy: &Policy<'_>, attempt: u32) -> String {
+    format!("{}-restore-{}", shortened(policy.name), policy.restore_id(attempt))
+}
+
+/// The beginning of a policy's name, for names of Jobs, in which a dot and a hyphen may not stand side by side.
+#[must_use]
+pub fn shortened(policy: &str) -> &str {
+    policy[..policy.floor_char_boundary(40)].trim_end_matches(['.', '-'])
 }
 
 struct Machine<'a> {
@@ -281,16 +338,27 @@ impl Machine<'_> {
                 }
                 Turn::On => self.ledger.cycle = Some(cycle),
                 Turn::Over(ending) => self.end(cycle, ending),
-                Turn::NoData(message) => {
-                    let pause = i64::from(self.spec.confirm_seconds).clamp(WAIT.0, WAIT.1);
-                    self.ledger.wait = Some(Wait {
-                        until: self.observed.now + pause,
-                        message,
-                    });
-                }
+                Turn::NoData(message) => self.wait(&cycle, message),
             }
         }
         running("a cycle is under way".to_owned())
+    }
+
+    /// There is too little data: it is looked again, a few times soon, and then after twice as long each time.
+    fn wait(&mut self, cycle: &Cycle, message: String) {
+        let in_a_row = self.ledger.wait.as_ref().map_or(0, |wait| wait.in_a_row);
+        let pause = i64::from(self.spec.confirm_seconds).max(WAIT.0);
+        self.ledger.wait = Some(Wait {
+            until: self.observed.now
+                + pause
+                    .saturating_mul(1_i64 << in_a_row.saturating_sub(SOON).min(20))
+                    .min(WAIT.1),
+            in_a_row: in_a_row + 1,
+            message,
+        });
+        // Its message says all that there is to say, and there may be many of them.
+        let name = job_name(self.policy.name, Kind::Prepare, &cycle.id);
+        self.actions.push(Action::Delete(name));
     }
 }
 

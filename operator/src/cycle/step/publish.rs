@@ -4,7 +4,7 @@ use super::{Action, Machine, Standing, State, Turn, over, running};
 use crate::cycle::answers;
 use crate::cycle::ledger::{Cycle, JobRecord, Kind, Outcome};
 
-/// Seconds after which a Job that does not end is given up: it moves a few kilobytes.
+/// Seconds after which a Job that does not begin, or does not end, is given up: it moves a few kilobytes.
 const PATIENCE: i64 = 1_800;
 
 impl Machine<'_> {
@@ -44,6 +44,10 @@ impl Machine<'_> {
             }
             State::Running(since) if now > since + PATIENCE => {
                 cycle.published = Some(Err("the Job did not end".to_owned()));
+                None
+            }
+            State::Waiting(why) if now > seen.made + PATIENCE => {
+                cycle.published = Some(Err(format!("the Job did not begin: {why}")));
                 None
             }
             State::Running(_) | State::Waiting(_) => Some(standing),

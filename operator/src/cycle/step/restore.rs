@@ -5,13 +5,15 @@
 
 use perennial_crds::retraining::{PromotionMode, RetrainingSpec};
 
-use super::{Action, Machine, State};
+use super::{Action, Machine, State, restore_name};
 use crate::cycle::answers;
 use crate::cycle::ledger::Restore;
 use crate::cycle::lineage::Lineage;
 
 /// Seconds until a registry that did not answer is asked again.
 const AGAIN: i64 = 600;
+/// Seconds after which a Job that does not end is given up.
+const PATIENCE: i64 = 1_800;
 
 impl Machine<'_> {
     /// What is done about a model that was learned before, in words; nothing once that is over, or if there can be none.
@@ -31,12 +33,15 @@ impl Machine<'_> {
         if restore.asking {
             self.read(&mut restore, &output.repository, &base);
         } else if restore.found.is_none() && target.settled && self.observed.now >= restore.after {
-            if target.learned.is_empty() {
+            let champion = target.champion.as_ref().map(|champion| &champion.digest);
+            // What another policy learned may be newer than the tag.
+            if target.learned.is_empty() && champion == Some(&base) {
                 restore.attempts += 1;
                 restore.asking = true;
+                restore.asked = self.observed.now;
                 self.actions.push(Action::Restore(restore.attempts));
             } else {
-                restore.outcome = Some("there is a learned model".to_owned());
+                restore.outcome = Some("a learned model serves already".to_owned());
             }
         }
         if let Some(found) = restore.found.clone() {
@@ -50,15 +55,35 @@ impl Machine<'_> {
 
     fn read(&mut self, restore: &mut Restore, repository: &str, base: &str) {
         let end = match &self.observed.restore {
+            Some(State::Ended(end)) => end,
+            // One that finds no room is in nobody's way: cycles may begin meanwhile, and end the question.
+            other if self.observed.now > restore.asked + PATIENCE => {
+                if other.is_some() {
+                    let name = restore_name(self.policy, restore.attempts);
+                    self.actions.push(Action::Delete(name));
+                }
+                restore.asking = false;
+                restore.after = self.observed.now + AGAIN;
+                return;
+            }
             None => {
                 self.actions.push(Action::Restore(restore.attempts));
                 return;
             }
             Some(State::Waiting(_) | State::Running(_)) => return,
-            Some(State::Ended(end)) => end,
         };
         restore.asking = false;
+        let promotion = &self.spec.promotion;
+        let approved = |lineage: &Lineage| {
+            promotion.mode != PromotionMode::Approve || promotion.approved_digests.contains(&lineage.model.digest)
+        };
         match answers::restored(end, repository, base) {
+            Ok(Some(lineage)) if !approved(&lineage) => {
+                restore.outcome = Some(format!(
+                    "the tag names {}, which is not in spec.promotion.approvedDigests",
+                    lineage.model.digest
+                ));
+            }
             Ok(Some(lineage)) => restore.found = Some(Box::new(lineage)),
             Ok(None) => restore.outcome = Some("no model was learned before".to_owned()),
             Err((true, _)) => restore.after = self.observed.now + AGAIN,
@@ -80,8 +105,16 @@ impl Machine<'_> {
             let why = "the model that was learned before did not come up";
             self.ledger.withdrawn.insert(digest.clone(), why.to_owned());
             Some(why.to_owned())
-        } else if serves && target.settled {
+        } else if serves && target.settled && target.served.contains(&digest) {
             Some("the model that was learned before serves again".to_owned())
+        } else if target.settled
+            && target.runs
+            && target.learned.contains(&digest)
+            && self.observed.now > restore.asked + PATIENCE
+        {
+            let why = "the target did not take up the model that was learned before";
+            self.ledger.withdrawn.insert(digest.clone(), why.to_owned());
+            Some(why.to_owned())
         } else {
             None
         };

@@ -11,6 +11,9 @@ use crate::cycle::lineage::Lineage;
 
 /// Seconds beyond its deadline after which a Job that does not end is given up.
 const DEADLINE_GRACE: i64 = 300;
+/// Seconds in which a target takes up what is stored with it.
+const PATIENCE: i64 = 600;
+const FROM_SPEC: &str = "the better model was put into the spec and is being rolled out";
 
 impl Machine<'_> {
     pub(super) fn advance(&mut self, cycle: &mut Cycle) -> Turn {
@@ -21,10 +24,7 @@ impl Machine<'_> {
             return Turn::Over(ending);
         }
         if self.spec.suspend {
-            return Turn::Stay(Standing::Running {
-                message: "the cycle stands still".to_owned(),
-                waits: Some((Reason::Suspended, "spec.suspend is set".to_owned())),
-            });
+            return self.stand_still(cycle, retraining);
         }
         match cycle.stage {
             Stage::Proposed => self.proposed(cycle),
@@ -33,6 +33,23 @@ impl Machine<'_> {
             Stage::Preparing => self.job(cycle, Kind::Prepare, retraining),
             Stage::Retraining => self.job(cycle, Kind::Retrain, retraining),
             Stage::Evaluating => self.job(cycle, Kind::Gate, retraining),
+        }
+    }
+
+    /// Nothing is begun. A Job that is under way goes on, and how it ended is read before anybody removes it.
+    fn stand_still(&mut self, cycle: &mut Cycle, retraining: &RetrainingSpec) -> Turn {
+        let is_there = |kind: &Kind| self.observed.jobs.contains_key(kind);
+        let turn = match cycle.stage.job().filter(is_there) {
+            Some(Kind::Publish) => Some(self.publishing(cycle)),
+            Some(kind) => Some(self.job(cycle, kind, retraining)),
+            None => None,
+        };
+        match turn {
+            None | Some(Turn::Stay(_)) => Turn::Stay(Standing::Running {
+                message: "the cycle stands still".to_owned(),
+                waits: Some((Reason::Suspended, "spec.suspend is set".to_owned())),
+            }),
+            Some(turn) => turn,
         }
     }
 
@@ -47,24 +64,24 @@ impl Machine<'_> {
             let message = "the better model served, and another was asked for before its tag was written";
             return (!serves || !same).then(|| Ending(Outcome::Promoted, "GatePassed", message.to_owned()));
         }
+        if !cycle.target.is_empty() && cycle.target != target.uid {
+            return Some(Ending(
+                Outcome::Superseded,
+                "TargetChanged",
+                "the policy has another target than the one that this cycle began for".to_owned(),
+            ));
+        }
+        if self.is_put_into_spec(cycle) {
+            return self.served_from_spec(cycle);
+        }
         if let Some(base) = &target.base
             && base.digest != cycle.base.digest
         {
-            // Only what passed the gate counts as the winner that was put into the spec.
-            let passed = matches!(cycle.stage, Stage::Proposed | Stage::RollingOut);
-            return Some(if passed && candidate == Some(&base.digest) {
-                Ending(
-                    Outcome::Promoted,
-                    "PutIntoSpec",
-                    "the candidate was put into the spec".to_owned(),
-                )
-            } else {
-                Ending(
-                    Outcome::Superseded,
-                    "ModelChanged",
-                    "the spec asks for another model than the one that this cycle began with".to_owned(),
-                )
-            });
+            return Some(Ending(
+                Outcome::Superseded,
+                "ModelChanged",
+                "the spec asks for another model than the one that this cycle began with".to_owned(),
+            ));
         }
         if let Some(champion) = &target.champion
             && champion.digest != cycle.champion.digest
@@ -77,7 +94,8 @@ impl Machine<'_> {
             ));
         }
         // Training does not mend a service; nor is a model to be compared with one that answers otherwise than it did.
-        if self.observed.regressed && cycle.stage != Stage::RollingOut {
+        let judged = matches!(cycle.stage, Stage::Proposed | Stage::RollingOut);
+        if self.observed.regressed && !judged {
             return Some(Ending(
                 Outcome::Withdrawn,
                 "ServingRegression",
@@ -93,6 +111,33 @@ impl Machine<'_> {
         })
     }
 
+    /// Whether somebody took the proposal: the spec asks for the candidate itself. Only what passed the gate counts.
+    fn is_put_into_spec(&self, cycle: &Cycle) -> bool {
+        let passed = matches!(cycle.stage, Stage::Proposed | Stage::RollingOut);
+        let wanted = self.observed.target.base.as_ref().map(|base| &base.digest);
+        passed && wanted.is_some() && wanted == cycle.candidate.as_ref().map(|candidate| &candidate.digest)
+    }
+
+    /// What came of a candidate that was put into the spec, once that is known.
+    fn served_from_spec(&self, cycle: &Cycle) -> Option<Ending> {
+        let digest = &cycle.candidate.as_ref()?.digest;
+        if self.serves(digest) {
+            let message = "the candidate was put into the spec, and serves";
+            return Some(Ending(Outcome::Promoted, "PutIntoSpec", message.to_owned()));
+        }
+        self.observed.target.failed.contains(digest).then(|| {
+            let message = "the candidate was put into the spec and did not come up in time";
+            Ending(Outcome::RolledBack, "NotReadyInTime", message.to_owned())
+        })
+    }
+
+    /// Whether this model answers requests, and nothing is being rolled out any more.
+    fn serves(&self, digest: &String) -> bool {
+        let target = &self.observed.target;
+        let champion = target.champion.as_ref().map(|champion| &champion.digest);
+        champion == Some(digest) && target.settled && target.served.contains(digest)
+    }
+
     fn job(&mut self, cycle: &mut Cycle, kind: Kind, retraining: &RetrainingSpec) -> Turn {
         let Some(seen) = self.observed.jobs.get(&kind) else {
             if cycle.jobs.contains_key(&kind) {
@@ -102,9 +147,22 @@ impl Machine<'_> {
                     format!("somebody removed the {} Job", kind.word()),
                 );
             }
+            if let (Some(_), Ok(asked)) = (&retraining.limits.max_gpu_seconds, &self.observed.gpu_seconds)
+                && *asked > cycle.reserved_gpu_seconds
+            {
+                return over(
+                    Outcome::Withdrawn,
+                    "GPUSecondsLimit",
+                    format!(
+                        "the Job template asks for more than the {} GPU seconds that were reserved when the cycle began",
+                        cycle.reserved_gpu_seconds
+                    ),
+                );
+            }
             self.actions.push(Action::Create(kind));
             return Turn::Stay(running(doing(cycle)));
         };
+        let used = cycle.gpu_seconds + seen.gpu_seconds;
         let record = cycle.jobs.entry(kind).or_insert_with(|| JobRecord {
             uid: seen.uid.clone(),
             ended: None,
@@ -114,6 +172,18 @@ impl Machine<'_> {
                 Outcome::Failed,
                 "JobGone",
                 format!("somebody replaced the {} Job", kind.word()),
+            );
+        }
+        let goes_on = !matches!(seen.state, State::Ended(_));
+        if goes_on && retraining.limits.max_gpu_seconds.is_some() && used > cycle.reserved_gpu_seconds {
+            return over(
+                Outcome::Failed,
+                "GPUSecondsLimit",
+                format!(
+                    "the tries of the {} Job took more than the {} GPU seconds that were reserved for the cycle",
+                    kind.word(),
+                    cycle.reserved_gpu_seconds
+                ),
             );
         }
         match &seen.state {
@@ -132,11 +202,15 @@ impl Machine<'_> {
                 })
             }
             State::Running(since) => {
-                if self.observed.now > since + retraining.active_deadline_seconds + DEADLINE_GRACE {
+                if self.observed.now > since + seen.deadline + DEADLINE_GRACE {
                     return over(
                         Outcome::Failed,
                         "DeadlineExceeded",
-                        format!("the {} Job did not end within activeDeadlineSeconds", kind.word()),
+                        format!(
+                            "the {} Job did not end within its {} s (activeDeadlineSeconds)",
+                            kind.word(),
+                            seen.deadline
+                        ),
                     );
                 }
                 Turn::Stay(running(doing(cycle)))
@@ -168,8 +242,15 @@ impl Machine<'_> {
                 cycle.suites = Some(suites);
                 cycle.records = records;
                 cycle.stage = Stage::Retraining;
+                self.ledger.wait = None;
                 Turn::On
             }
+            // Its place among the learned models is that of its first time, behind the one that serves.
+            Answer::Trained { digest, .. } if self.observed.target.learned.contains(&digest) => over(
+                Outcome::Rejected,
+                "KnownCandidate",
+                "the training Job made a model again that was learned before",
+            ),
             Answer::Trained { uri, digest, training } => {
                 cycle.training = Some(training);
                 cycle.candidate = Some(self.model(cycle, uri, digest));
@@ -219,6 +300,9 @@ impl Machine<'_> {
     }
 
     fn proposed(&mut self, cycle: &mut Cycle) -> Turn {
+        if self.is_put_into_spec(cycle) {
+            return Turn::Stay(running(FROM_SPEC.to_owned()));
+        }
         if self.spec.promotion.mode == PromotionMode::Propose
             && let Some(standing) = self.publish(cycle)
         {
@@ -237,6 +321,14 @@ impl Machine<'_> {
             PromotionMode::Approve => promotion.approved_digests.contains(&candidate.digest),
             PromotionMode::Automatic => true,
         };
+        if allowed && self.observed.regressed {
+            // Whatever answers otherwise than it did would do so with another model, too.
+            let why = "the service answers fixed prompts otherwise than it did: mend that first";
+            return Turn::Stay(Standing::Running {
+                message: "a better model waits until the service is mended".to_owned(),
+                waits: Some((Reason::ServingRegression, why.to_owned())),
+            });
+        }
         if allowed && self.observed.target.follows {
             cycle.stage = Stage::RollingOut;
             return Turn::On;
@@ -258,6 +350,9 @@ impl Machine<'_> {
     }
 
     fn rolling_out(&mut self, cycle: &mut Cycle) -> Turn {
+        if self.is_put_into_spec(cycle) {
+            return Turn::Stay(running(FROM_SPEC.to_owned()));
+        }
         let Some(candidate) = &cycle.candidate else {
             return over(
                 Outcome::Failed,
@@ -273,17 +368,30 @@ impl Machine<'_> {
                 "the candidate did not come up in time; the model that served before serves",
             );
         }
-        let serves = target
-            .champion
-            .as_ref()
-            .is_some_and(|champion| champion.digest == candidate.digest);
-        if serves && target.settled {
+        if self.serves(&candidate.digest) {
             cycle.stage = Stage::Publishing;
             return Turn::On;
+        }
+        if !target.runs {
+            // Without a replica nobody can see whether it comes up, and there would be no way back.
+            let message = "the better model is rolled out when the target has replicas again";
+            return Turn::Stay(running(message.to_owned()));
         }
         if !target.learned.contains(&candidate.digest) {
             self.actions
                 .push(Action::Learn(Box::new(Lineage::of(cycle, candidate, self.policy))));
+        }
+        let champion = target.champion.as_ref().map(|champion| &champion.digest);
+        let unheeded =
+            target.settled && target.learned.contains(&candidate.digest) && champion != Some(&candidate.digest);
+        let now = self.observed.now;
+        cycle.unheeded_since = unheeded.then(|| cycle.unheeded_since.unwrap_or(now));
+        if cycle.unheeded_since.is_some_and(|since| now > since + PATIENCE) {
+            return over(
+                Outcome::Withdrawn,
+                "NotTakenUp",
+                "the target did not take up the better model that was stored with it",
+            );
         }
         Turn::Stay(running("the better model is being rolled out".to_owned()))
     }
