@@ -19,7 +19,10 @@ use serde_json::json;
 async fn jobs(world: &World, kind: &str) -> Result<usize> {
     let parameters = ListParams::default().labels(&format!("{COMPONENT}={kind}"));
     let found = world.api::<Job>().list(&parameters).await?.items;
-    Ok(found.iter().filter(|job| job.metadata.deletion_timestamp.is_none()).count())
+    Ok(found
+        .iter()
+        .filter(|job| job.metadata.deletion_timestamp.is_none())
+        .count())
 }
 
 /// Training goes on for ever.
@@ -69,7 +72,12 @@ fn a_candidate_does_not_come_back_with_another_policy_of_the_same_name() -> Resu
         let _operator = world.operator().await?;
         until(90, "the candidate is being rolled out", async || {
             let deployments = world.deployments().await?;
-            ensure!(deployments.iter().any(|name| name.starts_with("tiny-") && *name != champion && !name.contains("capture")), "{deployments:?}");
+            ensure!(
+                deployments
+                    .iter()
+                    .any(|name| name.starts_with("tiny-") && *name != champion && !name.contains("capture")),
+                "{deployments:?}"
+            );
             ensure!(learned(world).await?.len() == 1, "it is not learned");
             Ok(())
         })
@@ -90,7 +98,11 @@ fn a_candidate_does_not_come_back_with_another_policy_of_the_same_name() -> Resu
         throughout(Duration::from_secs(6), "the spec's model serves", async || {
             ensure!(world.serving("tiny").await? == champion, "the candidate serves");
             let llm = world.llm("tiny").await?.status.context("a status")?;
-            ensure!(llm.update_revision.as_deref() == Some(champion.as_str()), "{:?} is wanted", llm.update_revision);
+            ensure!(
+                llm.update_revision.as_deref() == Some(champion.as_str()),
+                "{:?} is wanted",
+                llm.update_revision
+            );
             Ok(())
         })
         .await
