@@ -251,6 +251,10 @@ fn a_cycle_is_for_one_target_and_ends_with_it() {
         (Outcome::Withdrawn, "TargetNotFound")
     );
     assert!(gone.cycle.is_none() && gone.unpromoted == 0);
+
+    let why = ("TargetTaken", "another policy watches the target");
+    let serves = call_off(&self::ledger(Stage::Publishing), &observed, &spec, &POLICY, why);
+    assert_eq!(serves.finished.back().unwrap().outcome, Outcome::Promoted);
 }
 
 #[test]
@@ -324,6 +328,28 @@ fn the_gpu_seconds_of_all_tries_count_and_a_job_that_only_waited_has_used_none()
         assert_eq!(ended(&overtaken), (Outcome::Superseded, "ModelChanged"));
         assert_eq!(overtaken.ledger.finished[0].gpu_seconds, counted);
     }
+}
+
+#[test]
+fn a_job_without_gpus_uses_none_of_what_was_reserved() {
+    let (mut ledger, mut observed, spec) = (ledger(Stage::Preparing), observed(), spec("Automatic"));
+    ledger.cycle.as_mut().unwrap().candidate = None;
+    known(&mut ledger, Kind::Prepare);
+    observed.target.base = Some(model('c'));
+    for seen in [Some(a_job(State::Running(NOW - 60), 0)), None] {
+        observed.jobs = seen.map(|seen| (Kind::Prepare, seen)).into_iter().collect();
+        assert_eq!(take(&ledger, &observed, &spec).ledger.finished[0].gpu_seconds, 0);
+    }
+}
+
+#[test]
+fn a_cycle_of_an_older_version_is_not_measured_by_what_is_reserved_today() {
+    let (mut ledger, mut observed, spec) = (ledger(Stage::Evaluating), observed(), spec("Automatic"));
+    let cycle = ledger.cycle.as_mut().unwrap();
+    (cycle.target, cycle.reserved_gpu_seconds) = (String::new(), 3600);
+    assert_eq!(take(&ledger, &observed, &spec).actions, [Action::Create(Kind::Gate)]);
+    observed.jobs.insert(Kind::Gate, a_job(State::Running(NOW - 60), 3700));
+    assert_eq!(stage(&take(&ledger, &observed, &spec)), Stage::Evaluating);
 }
 
 #[test]
@@ -452,6 +478,51 @@ fn what_the_registry_names_serves_without_approval_only_where_none_is_asked_for(
         let learns = take(&asked, &observed, &spec);
         assert!(matches!(learns.actions[..], [Action::Learn(_)]), "{:?}", learns.actions);
         assert_eq!(learns.ledger.introduces().unwrap().digest, digest('b'));
+    }
+}
+
+#[test]
+fn what_was_restored_is_taken_back_when_nothing_is_to_be_restored_and_when_the_target_leaves_it_alone() {
+    let mut observed = observed();
+    let asked = take(&Ledger::default(), &observed, &spec("Automatic")).ledger;
+    observed.restore = Some(restored('b'));
+    // Read late: the operator was away.
+    observed.now += 100_000;
+    let found = take(&asked, &observed, &spec("Automatic")).ledger;
+    observed.restore = None;
+    observed.target.learned.insert(digest('b'));
+    let stays = take(&found, &observed, &spec("Automatic"));
+    assert!(
+        stays.actions.is_empty() && stays.ledger.introduces().is_some(),
+        "{stays:?}"
+    );
+    let mut late = observed.clone();
+    late.now += 601;
+    let unheeded = take(&stays.ledger, &late, &spec("Automatic"));
+    assert!(
+        unheeded.actions.contains(&Action::Withdraw(digest('b'))),
+        "{unheeded:?}"
+    );
+    late.target.champion = Some(model('b'));
+    let moved = take(&stays.ledger, &late, &spec("Automatic"));
+    assert!(
+        moved.actions.is_empty() && moved.ledger.introduces().is_some(),
+        "{moved:?}"
+    );
+
+    let mut without = spec("Automatic");
+    without.retraining = None;
+    for spec in [spec("Propose"), without] {
+        let given_up = take(&stays.ledger, &observed, &spec);
+        assert_eq!(given_up.ledger.introduces(), None);
+        assert!(
+            given_up.actions.contains(&Action::Withdraw(digest('b'))),
+            "{given_up:?}"
+        );
+        observed.target.served.insert(digest('b'));
+        let serves = take(&stays.ledger, &observed, &spec);
+        assert!(serves.ledger.introduces().is_none() && serves.ledger.withdrawn.is_empty());
+        observed.target.served.remove(&digest('b'));
     }
 }
 

@@ -264,6 +264,9 @@ pub struct Restore {
     /// When it is asked next at the earliest, if the last answer was none, seconds since 1970.
     #[serde(default)]
     pub after: i64,
+    /// Since when the target leaves what was found and stored with it alone, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheeded_since: Option<i64>,
     /// The learned model that was found, until it is stored with the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Box<Lineage>>,

@@ -46,8 +46,11 @@ pub fn target(
             pull_secret: None,
         })
     };
-    // What the spec itself asks for, whether or not it was learned once; without a Job it is only known from earlier answers.
-    let base = match resolution(valid, &revisions, &[], &[], Timestamp::UNIX_EPOCH) {
+    // What the spec itself asks for, whether or not it was learned once.
+    let (jobs, pods) = (indexes.jobs.of(owner), indexes.pods.of(owner));
+    let jobs: Vec<_> = jobs.iter().map(AsRef::as_ref).collect();
+    let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
+    let base = match resolution(valid, &revisions, &jobs, &pods, Timestamp::UNIX_EPOCH) {
         Resolution::Known(frozen) => of_spec(&frozen),
         _ => None,
     };

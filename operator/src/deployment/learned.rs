@@ -4,9 +4,9 @@
 //! another model in the spec, or `learned: Ignore`, and it is out of effect without anybody having to clean up.
 
 use super::observe::Children;
-use super::revision::FrozenModel;
+use super::revision::{self, FrozenModel};
 use super::validate::{Source, Validated, registry_auth};
-use crate::cycle::lineage::{self, Learned};
+use crate::cycle::lineage::{self, Learned, Lineage};
 use crate::drift::words::{Introduces, Word};
 use k8s_openapi::api::core::v1::EnvVar;
 use perennial_crds::llm_deployment::Learned as Follow;
@@ -31,10 +31,17 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
     let allowed: Vec<Learned> = children
         .learned
         .iter()
-        .filter(|learned| may_serve(valid, children, learned, word))
+        .filter(|learned| serves(valid, children, learned) || may_serve(valid, children, learned, word))
         .cloned()
         .collect();
-    let learned = &lineage::in_effect(&allowed, digest)?.lineage;
+    Some(in_place_of_the_spec(
+        valid,
+        &lineage::in_effect(&allowed, digest)?.lineage,
+    ))
+}
+
+/// The object as if its spec asked for this model.
+fn in_place_of_the_spec(valid: &Validated, learned: &Lineage) -> InEffect {
     let source = Source {
         uri: learned.model.uri.clone(),
         digest: Some(learned.model.digest.clone()),
@@ -44,7 +51,7 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
         claim_path: learned.model.claim_path.clone(),
         again: None,
     };
-    Some(InEffect {
+    InEffect {
         model: FrozenModel {
             name: valid.model_name.clone(),
             uri: source.uri.clone(),
@@ -55,7 +62,15 @@ pub fn in_effect(valid: &Validated, children: &Children, base: &FrozenModel, wor
             source,
             ..valid.clone()
         },
-    })
+    }
+}
+
+/// Whether requests go to it now. Its record, which says so too, may have been deleted by hand: it is made again from what runs.
+fn serves(valid: &Validated, children: &Children, learned: &Learned) -> bool {
+    let InEffect { valid, model } = in_place_of_the_spec(valid, &learned.lineage);
+    let name = revision::name(&valid, &model);
+    let has_record = children.revisions.iter().any(|revision| revision.name == name);
+    !has_record && children.observed(&valid.owner).stable.as_ref() == Some(&name)
 }
 
 /// Environment to read the model with: the spec's, or with another Secret for the registry.
@@ -80,8 +95,10 @@ fn may_serve(valid: &Validated, children: &Children, learned: &Learned, word: &W
     if valid.replicas == 0 {
         return false;
     }
-    // Who leads since a moment ago has not read what policies are at: what is on its way goes on, and nothing begins.
-    let mut on_its_way = || revisions.any(|revision| children.deployment(&revision.name).is_some());
+    // Who leads since a moment ago has not read what policies are at: what is on its way goes on, what was given up stays so until
+    // its policy has seen it, and nothing begins.
+    let mut on_its_way =
+        || revisions.any(|revision| revision.failed.is_some() || children.deployment(&revision.name).is_some());
     match word {
         Word::Unwatched => false,
         Word::NotYet => on_its_way(),
@@ -111,12 +128,14 @@ pub fn origin(children: &Children, base: Option<&FrozenModel>, model: &FrozenMod
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodTemplateSpec;
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{PodTemplateSpec, Service};
+    use perennial_crds::REVISION_LABEL;
     use perennial_crds::status::DriftStatus;
 
     use super::*;
     use crate::cycle::ledger::Model;
-    use crate::cycle::lineage::Lineage;
     use crate::deployment::revision::{Frozen, Revision};
     use crate::deployment::validate::validate;
     use crate::drift::words::Said;
@@ -215,6 +234,34 @@ mod tests {
         assert!(!serves(1, false, &says(Introduces::Unknown)));
         assert!(!serves(1, false, &Word::Unwatched));
         assert!(!serves(1, false, &Word::NotYet));
+    }
+
+    #[test]
+    fn what_was_given_up_stays_so_until_its_policy_has_seen_it() {
+        let mut given_up = children(false);
+        given_up.revisions[0].failed = Some(crate::deployment::revision::Failure {
+            reason: "ProgressDeadlineExceeded".to_owned(),
+            message: String::new(),
+            retry: None,
+        });
+        let wanted = |word: &Word| in_effect(&valid(1), &given_up, &base(), word).is_some();
+        assert!(wanted(&Word::NotYet) && wanted(&says(Introduces::Unknown)));
+        assert!(!wanted(&says(Introduces::Nothing)) && !wanted(&Word::Unwatched));
+    }
+
+    #[test]
+    fn what_requests_go_to_stays_when_its_record_was_deleted_by_hand() {
+        let (valid, mut serving) = (valid(1), children(true));
+        let learned = in_place_of_the_spec(&valid, &serving.learned[0].lineage);
+        serving.revisions.clear();
+        assert!(in_effect(&valid, &serving, &base(), &says(Introduces::Nothing)).is_none());
+        let name = revision::name(&learned.valid, &learned.model);
+        let service: Service =
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "tiny", "namespace": "models"},
+            "spec": {"selector": {REVISION_LABEL: name}}}))
+            .expect("a Service");
+        serving.current.services.push(Arc::new(service));
+        assert!(in_effect(&valid, &serving, &base(), &says(Introduces::Nothing)).is_some());
     }
 
     #[test]

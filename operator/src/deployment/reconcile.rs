@@ -378,12 +378,16 @@ async fn remember_answer(
     decision: &Decision,
     writer: &Writer,
 ) -> Result<(), Error> {
-    let own = !valid.source.pinned && !decision.learned;
-    let Some(target) = decision.target.as_ref().filter(|_| own) else {
+    let Some(base) = decision.resolution.model().filter(|_| !valid.source.pinned) else {
         return Ok(());
     };
     let source_hash = revision::source_hash(&valid.source);
-    let stored = children.revisions.iter().find(|stored| stored.name == target.name);
+    let target = decision.target.as_ref().map(|target| &target.name);
+    let stored = children.revisions.iter().find(|stored| match decision.learned {
+        // Another one serves in its place.
+        true => base.digest.is_some() && stored.frozen.model.digest == base.digest,
+        false => Some(&stored.name) == target,
+    });
     if let Some(stored) = stored.filter(|stored| !stored.answers(&source_hash)) {
         writer
             .mark(&valid.owner, &stored.name, &stored.with_source(&source_hash))

@@ -60,7 +60,8 @@ impl Machine<'_> {
 
     /// GPU seconds that a cycle has used so far, with those of the Job that is at work.
     fn gpu_seconds(&self, cycle: &Cycle) -> i64 {
-        let Some(kind) = cycle.stage.job() else {
+        // Others get no GPUs.
+        let Some(kind) = cycle.stage.job().filter(|kind| kind.is_of_users()) else {
             return cycle.gpu_seconds;
         };
         let record = cycle.jobs.get(&kind);

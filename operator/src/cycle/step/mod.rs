@@ -21,7 +21,7 @@ use perennial_drift::cause::Cause;
 use sha2::{Digest, Sha256};
 
 use self::end::{limits, rest_until};
-use super::ledger::{Cycle, Kind, Ledger, Model, Outcome, Wait};
+use super::ledger::{Cycle, Kind, Ledger, Model, Outcome, Stage, Wait};
 use super::lineage::Lineage;
 use super::report::Report;
 
@@ -207,6 +207,7 @@ pub fn step(ledger: &Ledger, observed: &Observed, spec: &DriftPolicySpec, policy
         policy,
         actions: Vec::new(),
     };
+    machine.let_go_of_restored();
     let standing = machine.turn();
     let Machine {
         ledger, mut actions, ..
@@ -244,7 +245,16 @@ pub fn call_off(
         actions: Vec::new(),
     };
     if let Some(cycle) = machine.ledger.cycle.take() {
-        machine.end(cycle, Ending(Outcome::Withdrawn, reason, message.to_owned()));
+        let ending = match cycle.stage {
+            // All that was left to do was to write its tag.
+            Stage::Publishing => Ending(
+                Outcome::Promoted,
+                "GatePassed",
+                format!("the better model served, and then {message}"),
+            ),
+            _ => Ending(Outcome::Withdrawn, reason, message.to_owned()),
+        };
+        machine.end(cycle, ending);
     }
     machine.ledger
 }

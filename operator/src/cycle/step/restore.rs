@@ -53,6 +53,26 @@ impl Machine<'_> {
         busy.then(|| "the registry is asked for a model that was learned before".to_owned())
     }
 
+    /// Lets go of a model that was found and is not to be restored any more. If that is wanted again, it is asked for again.
+    pub(super) fn let_go_of_restored(&mut self) {
+        let retraining = self.spec.retraining.as_ref();
+        let has_output = retraining.is_some_and(|retraining| retraining.output.is_some());
+        let promotion = &self.spec.promotion;
+        let wanted = has_output && promotion.publish_tag.is_some() && promotion.mode != PromotionMode::Propose;
+        if wanted && self.ledger.begun == 0 {
+            return;
+        }
+        let restore = self.ledger.restore.as_mut();
+        let Some(found) = restore.and_then(|restore| restore.found.take()) else {
+            return;
+        };
+        let digest = found.model.digest;
+        if !self.observed.target.served.contains(&digest) {
+            let why = "models that were learned before are not restored any more";
+            self.ledger.withdrawn.insert(digest, why.to_owned());
+        }
+    }
+
     fn read(&mut self, restore: &mut Restore, repository: &str, base: &str) {
         let end = match &self.observed.restore {
             Some(State::Ended(end)) => end,
@@ -107,11 +127,7 @@ impl Machine<'_> {
             Some(why.to_owned())
         } else if serves && target.settled && target.served.contains(&digest) {
             Some("the model that was learned before serves again".to_owned())
-        } else if target.settled
-            && target.runs
-            && target.learned.contains(&digest)
-            && self.observed.now > restore.asked + PATIENCE
-        {
+        } else if self.is_unheeded(&digest, &mut restore.unheeded_since) {
             let why = "the target did not take up the model that was learned before";
             self.ledger.withdrawn.insert(digest.clone(), why.to_owned());
             Some(why.to_owned())

@@ -138,7 +138,18 @@ impl Machine<'_> {
         champion == Some(digest) && target.settled && target.served.contains(digest)
     }
 
+    /// Whether the target has left a model that is stored with it alone for too long, all settled on another one.
+    pub(super) fn is_unheeded(&self, digest: &String, since: &mut Option<i64>) -> bool {
+        let (target, now) = (&self.observed.target, self.observed.now);
+        let champion = target.champion.as_ref().map(|champion| &champion.digest);
+        let unheeded = target.settled && target.runs && target.learned.contains(digest) && champion != Some(digest);
+        *since = unheeded.then(|| since.unwrap_or(now));
+        since.is_some_and(|since| now > since + PATIENCE)
+    }
+
     fn job(&mut self, cycle: &mut Cycle, kind: Kind, retraining: &RetrainingSpec) -> Turn {
+        // What an older version began had less reserved.
+        let counts = retraining.limits.max_gpu_seconds.is_some() && !cycle.target.is_empty();
         let Some(seen) = self.observed.jobs.get(&kind) else {
             if cycle.jobs.contains_key(&kind) {
                 return over(
@@ -147,7 +158,7 @@ impl Machine<'_> {
                     format!("somebody removed the {} Job", kind.word()),
                 );
             }
-            if let (Some(_), Ok(asked)) = (&retraining.limits.max_gpu_seconds, &self.observed.gpu_seconds)
+            if let (true, Ok(asked)) = (counts, &self.observed.gpu_seconds)
                 && *asked > cycle.reserved_gpu_seconds
             {
                 return over(
@@ -175,7 +186,7 @@ impl Machine<'_> {
             );
         }
         let goes_on = !matches!(seen.state, State::Ended(_));
-        if goes_on && retraining.limits.max_gpu_seconds.is_some() && used > cycle.reserved_gpu_seconds {
+        if goes_on && counts && used > cycle.reserved_gpu_seconds {
             return over(
                 Outcome::Failed,
                 "GPUSecondsLimit",
@@ -381,12 +392,7 @@ impl Machine<'_> {
             self.actions
                 .push(Action::Learn(Box::new(Lineage::of(cycle, candidate, self.policy))));
         }
-        let champion = target.champion.as_ref().map(|champion| &champion.digest);
-        let unheeded =
-            target.settled && target.learned.contains(&candidate.digest) && champion != Some(&candidate.digest);
-        let now = self.observed.now;
-        cycle.unheeded_since = unheeded.then(|| cycle.unheeded_since.unwrap_or(now));
-        if cycle.unheeded_since.is_some_and(|since| now > since + PATIENCE) {
+        if self.is_unheeded(&candidate.digest, &mut cycle.unheeded_since) {
             return over(
                 Outcome::Withdrawn,
                 "NotTakenUp",
