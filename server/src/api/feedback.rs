@@ -17,7 +17,7 @@ use crate::shared::{Shared, seconds_since_1970};
 
 /// Longer than any id that this server echoes.
 const MAX_ID_BYTES: usize = 256;
-/// How ids begin that are in the bodies of answers, of which no record knows.
+/// How ids begin that this server puts into the bodies of answers, and of which no record knows.
 const OF_BODIES: [&str; 2] = ["chatcmpl-", "cmpl-"];
 
 pub(super) async fn create(
@@ -92,12 +92,20 @@ fn request_id(parameters: &mut Parameters) -> Result<String, ApiError> {
     let wrong = |why: &str| ApiError::parameter("request_id", format!("`request_id` {why}"));
     let id = text(parameters, "request_id", MAX_ID_BYTES)?
         .ok_or_else(|| wrong("is missing; it must be the X-Request-Id of the answer"))?;
-    if OF_BODIES.iter().any(|prefix| id.starts_with(prefix)) {
+    if OF_BODIES
+        .iter()
+        .any(|prefix| id.strip_prefix(prefix).is_some_and(is_ours))
+    {
         return Err(wrong(
             "is the `id` in the body of the answer; give the value of its header x-request-id instead",
         ));
     }
     Ok(id)
+}
+
+/// As [`request_id::unique`](super::request_id::unique) makes them. A gateway may give its own ids the same beginning.
+fn is_ours(rest: &str) -> bool {
+    rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn text(parameters: &mut Parameters, name: &str, longest: usize) -> Result<Option<String>, ApiError> {

@@ -66,8 +66,14 @@ async fn wrong_feedback_is_named() {
         (good("request_id", json!("")), "request_id"),
         (good("request_id", json!("x".repeat(257))), "request_id"),
         (good("request_id", json!(7)), "request_id"),
-        (good("request_id", json!("chatcmpl-0123456789abcdef")), "request_id"),
-        (good("request_id", json!("cmpl-0123456789abcdef")), "request_id"),
+        (
+            good("request_id", json!("chatcmpl-0123456789abcdef0123456789abcdef")),
+            "request_id",
+        ),
+        (
+            good("request_id", json!("cmpl-0123456789abcdef0123456789abcdef")),
+            "request_id",
+        ),
         (json!({"request_id": "r"}), "score"),
         (
             json!({"request_id": "r", "score": null, "corrected_output": null}),
@@ -110,10 +116,13 @@ async fn wrong_feedback_is_named() {
     ] {
         assert_eq!(raw(request).await.status().as_u16(), status);
     }
+    // An id that a gateway gave, and that is echoed.
+    let of_a_gateway = good("request_id", json!("chatcmpl-of-a-gateway"));
+    assert_eq!(send(&server.shared, &of_a_gateway).await.0, 202);
     let longest = json!({"request_id": "x".repeat(256), "score": 1, "corrected_output": "é".repeat(32_768)});
     assert_eq!(send(&server.shared, &longest).await.0, 202);
     // With the answer.
-    collector.has(2).await;
+    collector.has(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

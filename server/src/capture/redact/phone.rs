@@ -27,7 +27,7 @@ const SHAPES: &[(&[usize], &str)] = &[
     (&[2, 4, 4], "123456789"),
     (&[2, 5, 4], "123456789"),
     (&[3, 2, 3], "123456789"),
-    (&[3, 2, 2, 2], "6789"),
+    (&[3, 2, 2, 2], "679"),
 ];
 
 /// Where phone numbers may be.
@@ -89,7 +89,9 @@ impl Place<'_> {
     /// `030 1234567`, `(0171) 12345-67`, `01 23 45 67 89`, `07912 034567`.
     fn trunk_prefix(&self) -> Option<usize> {
         let (first, next) = (self.values(0), self.run.get(1)?);
-        let prefix = matches!(first, [0, second, ..] if *second != 0) && first.len() <= 6;
+        // Longer ones are times and ids, but for the usual halves of India.
+        let short = first.len() <= 5 || (first.len(), self.run.get(1)?.len()) == (6, 5);
+        let prefix = matches!(first, [0, second, ..] if *second != 0) && short;
         if !prefix || !self.begins() {
             return None;
         }
@@ -110,7 +112,11 @@ impl Place<'_> {
         let dots = groups[1..].iter().all(|group| group.link == Link::Dot);
         let network = dots && count == 4 && groups.iter().all(|group| group.len() <= 3);
         let alike = |index: usize| self.values(index)[0] == 0 && self.values(index).len() == first.len();
-        let listed = matches!(next.link, Link::Space | Link::Dot) && (1..count).all(alike);
+        let listed = match next.link {
+            Link::Space => (1..count).all(alike),
+            Link::Dot => subscriber[0] == 0,
+            _ => false,
+        };
         let postal = (first.len(), subscriber.len(), next.link) == (5, 4, Link::Dash) && count == 2;
         let long_enough = subscriber.len() >= if first.len() == 2 { 3 } else { 2 };
         let glued = groups.iter().any(|group| group.glued);
@@ -148,8 +154,8 @@ impl Place<'_> {
             // Digits that might be anything, unless a hyphen holds them together.
             [3, 4] | [2, ..] => links().all(|link| matches!(link, Link::Space | Link::Dash)) && dashed,
             [3, 2, 3] => links().all(|link| link == Link::Space),
-            // Between two numbers alone a long dash says from where to where.
-            [_, _, _, ..] if gaps => true,
+            // Spaced or long dashes are between what is subtracted, too, and say from where to where.
+            [3, 3, 4] | [1, 3, 3, 4] | [3, 4, 4] if gaps => self.is_of_america_or_china(shape),
             [.., 4] if shape.len() > 2 && !spaced && !dashed => links().all(|link| link == Link::Dot),
             _ => links().all(|link| matches!(link, Link::Space | Link::Dash)),
         };
@@ -157,7 +163,9 @@ impl Place<'_> {
         let row = |link, neighbour: Option<&Group>| match link {
             Link::Dash | Link::Dot => true,
             Link::Gap => gaps,
-            Link::Space => spaced && neighbour.is_some_and(|group| group.len() >= 3),
+            Link::Space => {
+                spaced && neighbour.is_some_and(|group| group.len() >= if shape == [3, 2, 2, 2] { 1 } else { 3 })
+            }
             _ => false,
         };
         let behind = self.run.get(shape.len());
@@ -166,6 +174,15 @@ impl Place<'_> {
         let values = || (0..shape.len()).map(|index| self.values(index));
         let ordinary = !values().all(is_round) && !values().all(is_year);
         (joined && begins && ends && ordinary).then_some(shape.len())
+    }
+
+    /// Whether groups of such a shape are more likely a phone number than a sum: area code and exchange of America begin with 2 to 9,
+    /// and people who make up sums like round numbers.
+    fn is_of_america_or_china(&self, shape: &[usize]) -> bool {
+        let last = shape.len() - 1;
+        let begins_high = |index: usize| self.values(index)[0] >= 2;
+        let american = shape[last - 1] == 3;
+        !is_round(self.values(last)) && (!american || (begins_high(last - 2) && begins_high(last - 1)))
     }
 
     /// Whether nothing before belongs to it.
