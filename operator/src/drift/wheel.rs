@@ -51,6 +51,8 @@ pub struct Wheel {
     looking: HashMap<Owner, Introduces>,
     /// Of all others.
     entries: HashMap<Owner, Entry>,
+    /// The policies of the last round, and why each can do nothing.
+    present: HashMap<Owner, (Arc<DriftPolicy>, Option<Trouble>)>,
     phases: HashMap<Owner, String>,
 }
 
@@ -79,6 +81,7 @@ impl Wheel {
             looks: FuturesUnordered::new(),
             looking: HashMap::new(),
             entries: HashMap::new(),
+            present: HashMap::new(),
             phases: HashMap::new(),
         }
     }
@@ -128,7 +131,8 @@ impl Wheel {
                 self.entries.insert(owner.clone(), entry);
             }
         }
-        self.tell(&present);
+        self.present = present;
+        self.tell();
         self.count();
     }
 
@@ -148,9 +152,14 @@ impl Wheel {
     }
 
     fn looked(&mut self, owner: Owner, entry: Option<Entry>) {
-        self.looking.remove(&owner);
+        let before = self.looking.remove(&owner);
         if let Some(entry) = entry {
+            let changed = before.as_ref() != Some(&entry.introduces());
             self.entries.insert(owner, entry);
+            if changed {
+                // A rollout need not wait for the next round, nor one that was called off.
+                self.tell();
+            }
         } else {
             tracing::warn!(
                 namespace = owner.namespace,
@@ -178,8 +187,8 @@ impl Wheel {
     }
 
     /// Tells the targets' statuses what their policies say.
-    fn tell(&self, present: &HashMap<Owner, (Arc<DriftPolicy>, Option<Trouble>)>) {
-        let words = present.iter().filter_map(|(owner, (policy, trouble))| {
+    fn tell(&self) {
+        let words = self.present.iter().filter_map(|(owner, (policy, trouble))| {
             // One whose look has not come to an end since this operator leads still says what it said before.
             let before = || policy.status.as_ref().and_then(|status| status.phase);
             let phase = self.phase(owner);

@@ -280,10 +280,12 @@ async fn one_of_each(bed: &Bed) {
     let ledger: Value = serde_json::from_str(&ledger["ledger.json"]).expect("JSON");
     let finished = ledger["ledger"]["finished"].as_array().map(Vec::len);
     assert_eq!(finished, Some(1), "{ledger}");
-    // One that finds too little data as yet is begun again a minute later, and is no cycle.
+    // One that finds too little data as yet is begun again a minute later, and is no cycle; its Job goes, unless the operator was
+    // killed at that very moment.
     let begun = ledger["ledger"]["begun"].as_u64().unwrap_or(0);
-    let made = (of("prepare"), of("retrain"), of("gate"), of("publish"));
-    assert_eq!(made, (begun, 1, 1, 1), "{ledger}");
+    assert!((1..=begun).contains(&of("prepare")), "{ledger}");
+    let made = (of("retrain"), of("gate"), of("publish"));
+    assert_eq!(made, (1, 1, 1), "{ledger}");
     let told = &status.cycles[0].message;
     assert!(told.contains("its tag is written"), "{told}");
     let revisions: Api<ControllerRevision> = Api::namespaced(bed.client.clone(), &bed.namespace);
