@@ -51,7 +51,9 @@ pub fn has_ended(job: &Job) -> bool {
     ended(job).is_some()
 }
 
-fn state(job: &Job, pods: &[Pod]) -> State {
+/// How a Job is.
+#[must_use]
+pub fn state(job: &Job, pods: &[Pod]) -> State {
     if let Some((succeeded, why)) = ended(job) {
         return State::Ended(end(job, pods, succeeded, why));
     }

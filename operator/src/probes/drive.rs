@@ -204,7 +204,7 @@ async fn seen(
         return Ok(None);
     };
     let pods = tools.writer.pods_of_job(owner, &name).await.map_err(trouble)?;
-    Ok(Some(jobs_seen::seen(&job, &pods, memory.last_begun).state))
+    Ok(Some(jobs_seen::state(&job, &pods)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -219,7 +219,7 @@ impl Drive {
         observed.reported = std::mem::take(&mut self.reported);
         let (name, uid) = (policy.name_any(), policy.uid().unwrap_or_default());
         let identity = Policy { name: &name, uid: &uid };
-        observed.restore = restore_of(owner, policy, &identity, &stored, tools, now).await?;
+        observed.restore = restore_of(owner, policy, &identity, &stored, tools).await?;
         let (jobs, trains_at) = jobs_of(owner, policy, &stored, tools, now).await?;
         observed.jobs = jobs;
         let Step {

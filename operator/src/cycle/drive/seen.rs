@@ -197,7 +197,6 @@ pub(super) async fn restore_of(
     identity: &Policy<'_>,
     ledger: &Ledger,
     tools: &Tools<'_>,
-    now: i64,
 ) -> Result<Option<State>, Trouble> {
     let Some(restore) = ledger.restore.as_ref().filter(|restore| restore.asking) else {
         return Ok(None);
@@ -207,7 +206,7 @@ pub(super) async fn restore_of(
         return Ok(None);
     };
     let pods = tools.writer.pods_of_job(owner, &name).await.map_err(trouble)?;
-    Ok(Some(jobs_seen::seen(&job, &pods, now).state))
+    Ok(Some(jobs_seen::state(&job, &pods)))
 }
 
 pub(super) async fn strays(
