@@ -1,8 +1,6 @@
 //! Watches, caches and the queue of one namespace or of all of them.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +12,6 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{Config, WatchStreamExt, applier, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use parking_lot::Mutex;
 use perennial_crds::conditions::Reason;
 use perennial_crds::serving::METRICS_PORT;
 use perennial_crds::{DriftPolicy, LLMDeployment};
@@ -26,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::autoscaling::board::Board;
 use crate::autoscaling::scaler::{Objects, Scaler};
 use crate::backoff::Backoff;
+use crate::changes::{Changes, News};
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::{self, Shell, reconcile};
 use crate::disposition::Disposition;
@@ -34,6 +32,7 @@ use crate::drift::wheel::{Targets, Wheel};
 use crate::drift::words::Words;
 use crate::index::Owner;
 use crate::metrics::Metrics;
+use crate::tally::Tally;
 
 /// Changes that arrive within this time are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -57,7 +56,8 @@ struct Context {
     shell: Shell,
     metrics: Arc<Metrics>,
     backoff: Backoff,
-    reasons: Mutex<HashMap<Owner, String>>,
+    tally: Tally,
+    reader: reflector::Store<Guarded>,
     limits: Limits,
 }
 
@@ -81,14 +81,15 @@ pub async fn run(
     limits: Limits,
     cancel: CancellationToken,
 ) {
+    let (reader, writer) = reflector::store::<Guarded>();
     let context = Arc::new(Context {
         shell,
+        tally: Tally::new(Arc::clone(&metrics)),
         metrics,
         backoff: Backoff::default(),
-        reasons: Mutex::default(),
+        reader: reader.clone(),
         limits,
     });
-    let (reader, writer) = reflector::store::<Guarded>();
     let objects = watcher(scoped::<Guarded>(&client, namespace), watcher::Config::default()).default_backoff();
     let objects = reflector::reflector(writer, objects.map(|event| event.map(|event| event.modify(slim))));
     // Not the store's own word on that: only one may wait for it, and the controller does.
@@ -240,55 +241,33 @@ fn slim(object: &mut Guarded) {
     object.managed_fields_mut().clear();
 }
 
-/// Objects whose spec or annotations changed. A change of the status alone is our own and needs no look.
+/// The objects to look at, by what their watch says; what is gone is forgotten.
 fn changed_objects(
     objects: impl Stream<Item = watcher::Result<watcher::Event<Guarded>>> + Send + 'static,
     context: Arc<Context>,
     listed: CancellationToken,
 ) -> BoxStream<'static, Owner> {
-    let mut seen: HashMap<Owner, u64> = HashMap::new();
+    let mut changes = Changes::default();
     objects
-        .filter_map(move |event| {
-            let owner = match event {
-                Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
-                    let fingerprint = fingerprint(&object);
-                    let owner = owner(&object);
-                    (seen.insert(owner.clone(), fingerprint) != Some(fingerprint)).then_some(owner)
+        .flat_map(move |event| {
+            let news = match event {
+                Ok(event) => {
+                    if matches!(event, watcher::Event::InitDone) {
+                        listed.cancel();
+                    }
+                    changes.take(&event)
                 }
-                Ok(watcher::Event::Delete(object)) => {
-                    let owner = owner(&object);
-                    seen.remove(&owner);
-                    context.forget(&owner);
-                    None
-                }
-                Ok(watcher::Event::InitDone) => {
-                    listed.cancel();
-                    None
-                }
-                Ok(watcher::Event::Init) => None,
                 Err(error) => {
                     tracing::warn!(kind = "LLMDeployment", %error, "A watch broke off; it is taken up again.");
-                    None
+                    News::default()
                 }
             };
-            std::future::ready(owner)
+            for owner in &news.gone {
+                context.forget(owner);
+            }
+            stream::iter(news.changed)
         })
         .boxed()
-}
-
-fn owner(object: &Guarded) -> Owner {
-    Owner {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    }
-}
-
-fn fingerprint(object: &Guarded) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let metadata = object.meta();
-    (&metadata.uid, metadata.generation, &metadata.annotations).hash(&mut hasher);
-    metadata.deletion_timestamp.is_some().hash(&mut hasher);
-    hasher.finish()
 }
 
 async fn look(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Failed> {
@@ -298,7 +277,7 @@ async fn look(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Fai
     let outcome = timed(&object, &context).await;
     let result = match &outcome {
         Ok(_) => {
-            context.backoff.succeeded(&owner(&object));
+            context.backoff.succeeded(&Owner::of(&*object));
             "success"
         }
         Err(Failed::Reconcile(error)) if error.disposition() == Disposition::Silent => "requeue_after",
@@ -312,6 +291,10 @@ async fn look(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Fai
         }
     };
     context.metrics.finished(result, started.elapsed());
+    if context.is_gone(&object) {
+        // It was deleted meanwhile, and forgotten before this look was over.
+        context.forget(&Owner::of(&*object));
+    }
     outcome
 }
 
@@ -336,34 +319,34 @@ async fn timed(object: &Guarded, context: &Context) -> Result<Action, Failed> {
 }
 
 impl Context {
+    /// Whether the cache does not show the object any more, or another of its name.
+    fn is_gone(&self, object: &Guarded) -> bool {
+        let shown = self.reader.get(&ObjectRef::from_obj(object));
+        shown.is_none_or(|shown| shown.uid() != object.uid())
+    }
+
     /// Keeps the count of objects by the reason of their `Ready` condition.
     fn count(&self, object: &LLMDeployment) {
         let status = self.shell.remembered.status(object);
-        let reason = status
-            .conditions
-            .into_iter()
-            .find(|condition| condition.type_ == "Ready")
-            .map(|ready| ready.reason);
-        let Some(reason) = reason else { return };
-        let owner = Owner {
-            namespace: object.namespace().unwrap_or_default(),
-            name: object.name_any(),
-        };
-        let before = self.reasons.lock().insert(owner, reason.clone());
-        self.metrics.moved(before.as_deref(), Some(&reason));
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        if let Some(ready) = ready {
+            self.tally.count(Owner::of(object), &ready.reason);
+        }
     }
 
     fn forget(&self, owner: &Owner) {
         self.backoff.succeeded(owner);
         self.shell.remembered.forget(owner);
-        let before = self.reasons.lock().remove(owner);
-        self.metrics.moved(before.as_deref(), None);
+        self.tally.forget(owner);
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 fn error_policy(object: Arc<Guarded>, error: &Failed, context: Arc<Context>) -> Action {
-    let owner = owner(&object);
+    let owner = Owner::of(&*object);
+    if context.is_gone(&object) {
+        return Action::await_change();
+    }
     let disposition = match error {
         Failed::Reconcile(error) => error.disposition(),
         Failed::TimedOut(_) => Disposition::Retry,

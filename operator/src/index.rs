@@ -24,6 +24,16 @@ pub struct Owner {
     pub name: String,
 }
 
+impl Owner {
+    /// That of an object which is one.
+    pub fn of<K: kube::Resource>(object: &K) -> Self {
+        Self {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
+    }
+}
+
 type Children<K> = HashMap<Owner, BTreeMap<String, Arc<K>>>;
 
 struct Shared<K> {

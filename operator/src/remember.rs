@@ -28,7 +28,7 @@ impl Remembered {
     pub fn status(&self, object: &LLMDeployment) -> LLMDeploymentStatus {
         let seen = number(object.metadata.resource_version.as_deref());
         let written = self.written.lock();
-        match written.get(&owner(object)) {
+        match written.get(&Owner::of(object)) {
             Some(last) if last.uid == object.uid() && last.version > seen => last.status.clone(),
             _ => object.status.clone().unwrap_or_default(),
         }
@@ -41,7 +41,7 @@ impl Remembered {
             version: number(version.as_deref()),
             status,
         };
-        self.written.lock().insert(owner(object), written);
+        self.written.lock().insert(Owner::of(object), written);
     }
 
     /// Forgets a deleted object.
@@ -52,11 +52,4 @@ impl Remembered {
 
 fn number(version: Option<&str>) -> Option<u64> {
     version.and_then(|version| version.parse().ok())
-}
-
-fn owner(object: &LLMDeployment) -> Owner {
-    Owner {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    }
 }

@@ -84,6 +84,10 @@ fn an_operator_whose_lease_was_taken_stops_writing_and_stands_by() -> Result<()>
             .until("it knows that it does not lead", async || {
                 let figures = first.operator.metrics.render();
                 ensure!(figures.contains("leader_election_master_status{name=\"perennial-operator\"} 0"));
+                ensure!(
+                    figures.contains("perennial_llmdeployments{reason=\"Routable\"} 0\n"),
+                    "{figures}"
+                );
                 Ok(())
             })
             .await?;
@@ -94,7 +98,49 @@ fn an_operator_whose_lease_was_taken_stops_writing_and_stands_by() -> Result<()>
         // Somebody never renews.
         holder(world, "first", 30).await?;
         world.settled("tiny").await?;
+        world
+            .until("what it leads again counts once", async || {
+                let figures = first.operator.metrics.render();
+                ensure!(
+                    figures.contains("perennial_llmdeployments{reason=\"Routable\"} 1\n"),
+                    "{figures}"
+                );
+                Ok(())
+            })
+            .await?;
         Ok(())
+    })
+}
+
+#[test]
+fn what_a_watch_missed_is_heard_when_it_lists_anew() -> Result<()> {
+    run("watch-missed", async |world| {
+        let wire = Wire::new(Ledger::default());
+        let operator = world
+            .operator_with(&Settings::of(&world.namespace), wire.clone())
+            .await?;
+        for name in ["deleted", "edited"] {
+            world.serve(name, &json!({})).await?;
+            world.settled(name).await?;
+        }
+        wire.hold_events(true);
+        world.delete::<LLMDeployment>("deleted").await?;
+        world.merge::<LLMDeployment>("edited", &model('b')).await?;
+        world.serve("made", &json!({})).await?;
+        wire.break_watches(true);
+        wire.hold_events(false);
+        world.settled("made").await?;
+        world.settled("edited").await?;
+        world
+            .until("what was deleted counts no more", async || {
+                let figures = operator.metrics.render();
+                ensure!(
+                    figures.contains("perennial_llmdeployments{reason=\"Routable\"} 2\n"),
+                    "{figures}"
+                );
+                Ok(())
+            })
+            .await
     })
 }
 

@@ -36,13 +36,15 @@ fn the_smallest_object_becomes_children_and_ready() -> Result<()> {
         ] {
             world.condition("tiny", kind, "True", reason).await?;
         }
-        let events = world.api::<Event>().list(&kube::api::ListParams::default()).await?;
-        let told = events
-            .iter()
-            .filter_map(|event| event.reason.clone())
-            .collect::<Vec<_>>();
-        ensure!(told.contains(&"BecameReady".to_owned()), "{told:?}");
-        Ok(())
+        // It is told after the status is written.
+        world
+            .until("the event is told", async || {
+                let events = world.api::<Event>().list(&kube::api::ListParams::default()).await?;
+                let told: Vec<_> = events.iter().filter_map(|event| event.reason.as_deref()).collect();
+                ensure!(told.contains(&"BecameReady"), "{told:?}");
+                Ok(())
+            })
+            .await
     })
 }
 

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Event;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use perennial_crds::{LLMDeployment, NAME_LABEL};
 use perennial_tests::operator::Settings;
-use perennial_tests::waiting::until;
+use perennial_tests::waiting::{throughout, until};
 use perennial_tests::world::model;
 use perennial_tests::{Ledger, Play, Wire, run};
 use serde_json::json;
@@ -92,20 +94,25 @@ fn figures_carry_the_names_of_controller_runtime() -> Result<()> {
             Ok((answer.status().as_u16(), answer.text().await?))
         };
         ensure!(get("/livez").await? == (200, "ok".to_owned()) && get("/readyz").await? == (200, "ok".to_owned()));
-        let (_, text) = get("/metrics").await?;
-        for name in [
-            "controller_runtime_reconcile_total{controller=\"llmdeployment\",result=\"success\"}",
-            "controller_runtime_reconcile_errors_total{controller=\"llmdeployment\"}",
-            "controller_runtime_reconcile_time_seconds_bucket",
-            "controller_runtime_active_workers",
-            "controller_runtime_max_concurrent_reconciles",
-            "leader_election_master_status",
-            "rest_client_requests_total{code=\"200\",method=\"PATCH\"}",
-            "perennial_llmdeployments{reason=\"Routable\"} 1",
-            "process_resident_memory_bytes",
-        ] {
-            ensure!(text.contains(name), "{name} is missing in\n{text}");
-        }
+        // The last look writes the status and counts afterwards.
+        let text = until(30, "all figures are told", async || {
+            let (_, text) = get("/metrics").await?;
+            for name in [
+                "controller_runtime_reconcile_total{controller=\"llmdeployment\",result=\"success\"}",
+                "controller_runtime_reconcile_errors_total{controller=\"llmdeployment\"}",
+                "controller_runtime_reconcile_time_seconds_bucket",
+                "controller_runtime_active_workers",
+                "controller_runtime_max_concurrent_reconciles",
+                "leader_election_master_status",
+                "rest_client_requests_total{code=\"200\",method=\"PATCH\"}",
+                "perennial_llmdeployments{reason=\"Routable\"} 1",
+                "process_resident_memory_bytes",
+            ] {
+                ensure!(text.contains(name), "{name} is missing in\n{text}");
+            }
+            Ok(text)
+        })
+        .await?;
         ensure!(!text.contains("tiny"), "the name of an object is a label");
         world.delete::<LLMDeployment>("tiny").await?;
         until(30, "the deleted object counts no more", async || {
@@ -125,16 +132,21 @@ fn events_are_told_once() -> Result<()> {
         world.settled("tiny").await?;
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;
         world.alone("tiny").await?;
-        let events = world
-            .api::<k8s_openapi::api::core::v1::Event>()
-            .list(&kube::api::ListParams::default().fields("involvedObject.kind=LLMDeployment"))
-            .await?;
-        let mut told: Vec<String> = events.items.iter().filter_map(|event| event.reason.clone()).collect();
-        told.sort();
-        ensure!(
-            told == ["BecameReady", "RolloutCompleted", "RolloutStarted"],
-            "{told:?}"
-        );
-        Ok(())
+        let told_once = async || {
+            let events = world
+                .api::<Event>()
+                .list(&ListParams::default().fields("involvedObject.kind=LLMDeployment"))
+                .await?;
+            let mut told: Vec<_> = events.iter().filter_map(|event| event.reason.as_deref()).collect();
+            told.sort_unstable();
+            ensure!(
+                told == ["BecameReady", "RolloutCompleted", "RolloutStarted"],
+                "{told:?}"
+            );
+            Ok(())
+        };
+        // They are told after the status is written.
+        world.until("all is told", told_once).await?;
+        throughout(Duration::from_secs(3), "all is told once", told_once).await
     })
 }

@@ -19,6 +19,9 @@ use tower::{BoxError, Layer, Service};
 
 use crate::ledger::{Ledger, Write, target};
 
+/// Watches that an operator of one namespace keeps.
+const WATCHES: usize = 10;
+
 /// What happens to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -105,7 +108,7 @@ impl Wire {
     /// Breaks off all watches. With `lose_place` they have to list anew, and so miss what was between.
     pub fn break_watches(&self, lose_place: bool) {
         if lose_place {
-            self.0.gone.store(9, Ordering::SeqCst);
+            self.0.gone.store(WATCHES, Ordering::SeqCst);
         }
         self.0.weather.send_modify(|weather| weather.breaks += 1);
     }

@@ -541,10 +541,7 @@ async fn write_status(
 
 /// Puts an error into the status. If that fails too, the error is logged by whoever called.
 async fn report(object: &LLMDeployment, shell: &Shell, error: &Error) {
-    let owner = Owner {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    };
+    let owner = Owner::of(object);
     let old = shell.remembered.status(object);
     let generation = object.metadata.generation.unwrap_or(0);
     let permanent = error.disposition() == Disposition::Permanent;

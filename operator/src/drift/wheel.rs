@@ -108,7 +108,7 @@ impl Wheel {
         let mut watched: HashMap<Owner, String> = HashMap::new();
         let mut present: HashMap<Owner, (Arc<DriftPolicy>, Option<Trouble>)> = HashMap::new();
         for policy in policies {
-            let (owner, target) = (owner(&policy), target(&policy));
+            let (owner, target) = (Owner::of(&*policy), target(&policy));
             let trouble = match watched.get(&target) {
                 Some(older) => Some(Trouble::TargetTaken(older.clone())),
                 None => {
@@ -234,13 +234,6 @@ impl Drop for Wheel {
         for phase in self.phases.values() {
             self.metrics.policy_moved(Some(phase), None);
         }
-    }
-}
-
-fn owner(policy: &DriftPolicy) -> Owner {
-    Owner {
-        namespace: policy.namespace().unwrap_or_default(),
-        name: policy.name_any(),
     }
 }
 
