@@ -92,6 +92,21 @@ pub struct PrepareSettings {
     pub min_items: u32,
     /// Decides what is held out and what is validation.
     pub seed: u64,
+    /// Cycles of the same policy that have ended. Their folders lie beside this cycle's; what nobody needs any more is
+    /// deleted from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedCycle>,
+}
+
+/// A cycle that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndedCycle {
+    /// Its id.
+    pub cycle_id: String,
+    /// Nobody uses a model of it, so that all of its folder may go; otherwise only what was trained on and judged by.
+    #[serde(default)]
+    pub discard: bool,
 }
 
 /// What a Job decided.

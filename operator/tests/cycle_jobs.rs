@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
 use perennial_crds::capture_spec::{Place, StorageBucket, StorageClaim};
+use perennial_crds::retrain::EndedCycle;
 use perennial_crds::{DriftPolicy, LLMDeployment};
 use perennial_drift::cause::Cause;
 use perennial_operator::cycle::jobs::registry::restore;
@@ -65,6 +66,10 @@ fn cycle() -> Cycle {
         drifted_since: 1_799_990_000,
         from: 1_798_790_400,
         report: "{\"signals\":[]}".to_owned(),
+        leftovers: vec![EndedCycle {
+            cycle_id: "00000002".to_owned(),
+            discard: true,
+        }],
         base: Model {
             uri: "hf://org/tiny@0123456789012345678901234567890123456789".to_owned(),
             digest: digest('a'),

@@ -60,6 +60,7 @@ fn cycle() -> Cycle {
         drifted_since: BEGIN - 300,
         from: BEGIN - 3600,
         report: signals.to_string(),
+        leftovers: Vec::new(),
         base: model('a'),
         champion: model('a'),
         stage: Stage::RollingOut,
@@ -104,6 +105,7 @@ fn finished(outcome: Outcome, reason: &str, message: &str) -> Finished {
         started: BEGIN,
         ended: BEGIN + 200,
         candidate: None,
+        in_registry: false,
         verdicts: Vec::new(),
         gpu_seconds: 0,
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use perennial_crds::retrain::EndedCycle;
 use perennial_drift::cause::Cause;
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,9 @@ pub struct Cycle {
     pub from: i64,
     /// What drifted, in words and figures; no text of a prompt.
     pub report: String,
+    /// What may be deleted of earlier cycles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<EndedCycle>,
     /// The model of the spec, from which a better one is trained.
     pub base: Model,
     /// The model that served when it began, against which the better one is judged.
@@ -225,9 +229,12 @@ pub struct Finished {
     pub started: i64,
     /// When it ended, seconds since 1970.
     pub ended: i64,
-    /// The model that came out.
+    /// Digest of the model that came out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<String>,
+    /// It lies in a registry, and what is on the workspace is a copy.
+    #[serde(default)]
+    pub in_registry: bool,
     /// What the gate said.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
@@ -279,7 +286,7 @@ pub struct Restore {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
-    /// Cycles begun so far: no id comes twice.
+    /// Cycles begun so far.
     pub begun: u64,
     /// The one that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,6 +328,27 @@ impl Ledger {
         let candidate = cycle.and_then(|cycle| cycle.candidate.as_ref());
         let found = || Some(&self.restore.as_ref()?.found.as_ref()?.model);
         candidate.or_else(found)
+    }
+
+    /// What a cycle that begins now may delete of those that have ended: the rows and items of all of them, and everything
+    /// of those whose model serves nowhere and never will.
+    #[must_use]
+    pub fn leftovers(&self, base: &Model, champion: &Model) -> Vec<EndedCycle> {
+        let in_use = |digest: &String| {
+            *digest == base.digest || *digest == champion.digest || self.withdrawn.contains_key(digest)
+        };
+        let leftover = |one: &Finished| {
+            // A person may have taken what was proposed, so that stays.
+            let unwanted = one.outcome.brought_nothing();
+            EndedCycle {
+                cycle_id: one.id.clone(),
+                discard: one
+                    .candidate
+                    .as_ref()
+                    .is_none_or(|digest| one.in_registry || (unwanted && !in_use(digest))),
+            }
+        };
+        self.finished.iter().map(leftover).collect()
     }
 
     /// Adds a finished cycle and lets go of those that count no more.

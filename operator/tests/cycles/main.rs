@@ -36,6 +36,7 @@ struct Tally {
     removed: u64,
     built_again: u64,
     restored: u64,
+    discarded: u64,
     steps: u64,
 }
 
@@ -92,6 +93,7 @@ fn history(seed: u64) -> Tally {
         removed: u64::from(world.log.removed_by_hand),
         built_again: world.log.built_again,
         restored: world.log.restored,
+        discarded: world.log.discarded,
         steps: world.log.steps,
     }
 }
@@ -167,6 +169,7 @@ fn play(seeds: Range<u64>) {
                 sum.removed += tally.removed;
                 sum.built_again += tally.built_again;
                 sum.restored += tally.restored;
+                sum.discarded += tally.discarded;
                 sum.steps += tally.steps;
             }
             sum
@@ -182,16 +185,20 @@ fn play(seeds: Range<u64>) {
     let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
     let (promoted, ended, trained) = (sum(|t| t.promoted), sum(|t| t.ended), sum(|t| t.trained));
     println!(
-        "seeds {seeds:?}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand, {} clusters built again, {} models restored",
+        "seeds {seeds:?}: {} looks, {trained} training Jobs, {ended} cycles ended, {promoted} promoted, {} taken back, {} Jobs removed by hand, {} clusters built again, {} models restored, {} deleted",
         sum(|t| t.steps),
         sum(|t| t.withdrawn),
         sum(|t| t.removed),
         sum(|t| t.built_again),
-        sum(|t| t.restored)
+        sum(|t| t.restored),
+        sum(|t| t.discarded)
     );
     let histories = seeds.end - seeds.start;
     assert!(
-        promoted > histories / 50 && ended > histories / 4 && sum(|t| t.restored) > histories / 1000,
+        promoted > histories / 50
+            && ended > histories / 4
+            && sum(|t| t.restored) > histories / 1000
+            && sum(|t| t.discarded) > histories / 1000,
         "the histories show too little"
     );
 }

@@ -48,6 +48,8 @@ pub struct Log {
     pub promoted: BTreeSet<String>,
     /// Models that were stored again in a cluster that was built again.
     pub restored: u64,
+    /// Models that a later cycle may delete.
+    pub discarded: u64,
     /// Clusters that were built again.
     pub built_again: u64,
     /// Jobs that somebody removed.
@@ -382,6 +384,24 @@ impl World {
         }
     }
 
+    /// What a new cycle deletes is of cycles that have ended, and no model that anybody may use.
+    fn deletes_nothing_in_use(&mut self, cycle: &Cycle) {
+        for leftover in &cycle.leftovers {
+            let id = &leftover.cycle_id;
+            let finished = self.ledger.finished.iter().find(|one| one.id == *id);
+            let finished = finished.expect("only what has ended is deleted");
+            assert_ne!(*id, cycle.id);
+            let on_workspace = leftover.discard && !finished.in_registry;
+            if let Some(digest) = finished.candidate.as_ref().filter(|_| on_workspace) {
+                let used = [&self.base.digest, &self.champion.digest].contains(&digest)
+                    || self.learned.contains_key(digest)
+                    || self.log.promoted.contains(digest);
+                assert!(!used, "a model is deleted that is in use");
+                self.log.discarded += 1;
+            }
+        }
+    }
+
     fn create(&mut self, kind: Kind) {
         let cycle = self.ledger.cycle.clone().expect("a cycle");
         let name = job_name(NAME, kind, &cycle.id);
@@ -402,6 +422,9 @@ impl World {
             assert!(serves || cycle.stage == Stage::Proposed, "the tag is for what serves");
             let pair = (candidate.digest.clone(), cycle.champion.digest.clone());
             assert!(self.log.passed.contains(&pair), "the tag is for what passed its gate");
+        }
+        if kind == Kind::Prepare {
+            self.deletes_nothing_in_use(&cycle);
         }
         if kind == Kind::Retrain {
             assert!(

@@ -253,6 +253,7 @@ async fn what_goes_wrong_in_a_cycle_is_said_and_what_may_go_better_is_tried_agai
         let told = message.starts_with(&format!("{}: ", case.reason)) && message.contains(case.words);
         assert!(outcome == "Failed" && told, "{}: {outcome}, {message}", case.name);
     }
+    next_deletes(&bed, CASES[0].name, workspace.path()).await;
     for name in [FULL, NO_REGISTRY, KILLED] {
         let (outcome, message) = ended(&bed, name).await;
         assert_eq!(outcome, "Promoted", "{name}: {message}");
@@ -326,6 +327,37 @@ async fn remove(bed: &Bed, workspace: &std::path::Path) {
         "the data is gone from {}",
         folder.display()
     );
+}
+
+/// The next cycle deletes what the last one left: nobody wants what was garbage.
+async fn next_deletes(bed: &Bed, name: &str, workspace: &std::path::Path) {
+    let folder = workspace.join("perennial-cycles").join(name);
+    let cycles = || -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(&folder).expect("the policy has a folder").flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let first = cycles();
+    assert!(
+        first.len() == 1 && first[0].join("output/model.gguf").is_file(),
+        "{first:?}"
+    );
+    let no_rest = json!({"spec": {"retraining": {"limits": {"cooldownSeconds": 0, "backoff": {"initialSeconds": 0}}}}});
+    kubectl(&[
+        "-n",
+        &bed.namespace,
+        "patch",
+        "drift",
+        name,
+        "--type=merge",
+        "--patch",
+        &no_rest.to_string(),
+    ]);
+    let only_next = eventually(2 * MINUTE, || async {
+        let now = cycles();
+        let frozen = now.len() == 1 && now != first && now[0].join("data/manifest.json").is_file();
+        frozen.then_some(())
+    });
+    assert!(only_next.await.is_some(), "{:?} after {first:?}", cycles());
 }
 
 /// Waits until a pod trains, or tries to.

@@ -3,7 +3,7 @@
 //! What both models are judged by is held out before anything is chosen to train on. The model's own answers are never learned,
 //! unless somebody found them good, and no requester decides alone what is learned. [`plan()`] decides all that and is pure;
 //! around it, segments are [read](read()) and the result is frozen under the hash of its manifest. No text of a record leaves the
-//! user's volumes and bucket.
+//! user's volumes and bucket, and what earlier cycles froze is deleted.
 
 mod arguments;
 mod candidate;
@@ -17,6 +17,7 @@ mod plan;
 mod prompt;
 mod read;
 mod share;
+mod tidy;
 mod work;
 
 use std::process::ExitCode;

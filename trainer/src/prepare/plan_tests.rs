@@ -20,6 +20,7 @@ fn settings() -> PrepareSettings {
         min_records: 2,
         min_items: 0,
         seed: 7,
+        ended: Vec::new(),
     }
 }
 

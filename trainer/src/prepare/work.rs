@@ -9,6 +9,7 @@ use super::freeze::{Frozen, finished, freeze};
 use super::golden;
 use super::plan::{Records, Rejected, labels, plan};
 use super::read::{self, Read};
+use super::tidy::tidy;
 use crate::contract::{message, parse_json};
 
 /// Prepares.
@@ -31,6 +32,11 @@ pub fn execute(arguments: &Arguments) -> Result<PrepareResult, PrepareError> {
 }
 
 fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareResult, PrepareError> {
+    // Before anything is written: it may need the room.
+    let kept = match tidy(&arguments.output, &settings.ended) {
+        0 => String::new(),
+        some => format!("; the folders of {some} earlier cycles could not be tidied up: the log says why"),
+    };
     let own = golden::read(&arguments.golden, &settings.own_suites)?;
     let excluded = golden::read_excluded(&arguments.golden, &settings.excluded_sets)?;
     let read = records(arguments, settings)?;
@@ -54,7 +60,7 @@ fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareR
         excluded,
     };
     let prepared =
-        plan(records, settings).map_err(|Rejected(why)| PrepareError::Rejected(format!("{why}{damaged}")))?;
+        plan(records, settings).map_err(|Rejected(why)| PrepareError::Rejected(format!("{why}{damaged}{kept}")))?;
     tracing::info!(
         train = prepared.train.len(),
         validation = prepared.validation.len(),
@@ -65,7 +71,7 @@ fn prepare(arguments: &Arguments, settings: &PrepareSettings) -> Result<PrepareR
     );
     let frozen = freeze(&arguments.output, &prepared, &own, &arguments.report, settings)?;
     let said = format!(
-        "{} rows, {} more to measure with, {} held out{damaged}",
+        "{} rows, {} more to measure with, {} held out{damaged}{kept}",
         prepared.train.len(),
         prepared.validation.len(),
         prepared.held_out.len()
@@ -97,6 +103,9 @@ fn check(settings: &PrepareSettings) -> Result<(), String> {
     };
     if !names.iter().all(|name| plain(name, b"-")) {
         return Err("a suite's name is not made of small letters, digits and -".to_owned());
+    }
+    if !settings.ended.iter().all(|ended| plain(&ended.cycle_id, b"-")) {
+        return Err("the id of a cycle is not made of small letters, digits and -".to_owned());
     }
     // With a character of their own, so that a set can have a name that no suite has.
     if !settings.excluded_sets.iter().all(|name| plain(name, b"-_")) {

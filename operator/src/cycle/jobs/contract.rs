@@ -93,6 +93,7 @@ fn settings(site: &Site<'_>) -> PrepareSettings {
         min_items: gate.min_items,
         excluded_sets: probes(site).map(|_| PROBES_FOLDER.to_owned()).into_iter().collect(),
         seed: seed(site.cycle),
+        ended: site.cycle.leftovers.clone(),
     }
 }
 

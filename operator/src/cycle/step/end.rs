@@ -48,6 +48,7 @@ impl Machine<'_> {
             started: cycle.started,
             ended: now,
             candidate,
+            in_registry: cycle.candidate.as_ref().is_some_and(|model| model.claim.is_none()),
             verdicts: cycle.verdicts.clone(),
             gpu_seconds: cycle.gpu_seconds,
         };

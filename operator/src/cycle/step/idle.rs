@@ -62,13 +62,14 @@ impl Machine<'_> {
         };
         self.ledger.begun += 1;
         self.ledger.cycle = Some(Cycle {
-            id: self.policy.cycle_id(self.ledger.begun),
+            id: self.policy.cycle_id(self.ledger.begun, now),
             target: observed.target.uid.clone(),
             cause: drift.cause,
             started: now,
             drifted_since: drift.since,
             from: now - retraining.data.window_seconds,
             report: drift.report.clone(),
+            leftovers: self.ledger.leftovers(base, champion),
             base: base.clone(),
             champion: champion.clone(),
             stage: Stage::Preparing,

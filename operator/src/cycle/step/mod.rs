@@ -269,10 +269,11 @@ pub struct Policy<'a> {
 }
 
 impl Policy<'_> {
-    /// The id of its cycle of this number.
+    /// The id of its cycle of this number, which begins then (seconds since 1970). Without the time, a policy whose ledger
+    /// was lost would find the data of its first cycle under the name of a new one.
     #[must_use]
-    pub fn cycle_id(&self, number: u64) -> String {
-        self.id(&number.to_string())
+    pub fn cycle_id(&self, number: u64, started: i64) -> String {
+        self.id(&format!("{number}/{started}"))
     }
 
     /// The id of its question to the registry of this number.

@@ -1,6 +1,8 @@
 //! From segments of the collector to frozen data, and again.
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper that fails is a failed test")]
 
+mod ended;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +49,7 @@ fn settings() -> PrepareSettings {
         min_records: 10,
         min_items: 0,
         seed: 3,
+        ended: Vec::new(),
     }
 }
 
