@@ -23,8 +23,14 @@ pub struct News {
 /// What was seen of each object.
 #[derive(Debug, Default)]
 pub struct Changes {
-    seen: HashMap<Owner, u64>,
-    listing: HashMap<Owner, u64>,
+    seen: HashMap<Owner, Seen>,
+    listing: HashMap<Owner, Seen>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    uid: Option<String>,
+    fingerprint: u64,
 }
 
 impl Changes {
@@ -32,8 +38,8 @@ impl Changes {
     pub fn take<K: Resource>(&mut self, event: &Event<K>) -> News {
         match event {
             Event::Apply(object) => {
-                let (owner, fingerprint) = (Owner::of(object), fingerprint(object));
-                let changed = self.seen.insert(owner.clone(), fingerprint) != Some(fingerprint);
+                let (owner, seen) = (Owner::of(object), seen(object));
+                let changed = self.seen.insert(owner.clone(), seen.clone()) != Some(seen);
                 News {
                     changed: changed.then_some(owner).into_iter().collect(),
                     gone: Vec::new(),
@@ -52,7 +58,7 @@ impl Changes {
                 News::default()
             }
             Event::InitApply(object) => {
-                self.listing.insert(Owner::of(object), fingerprint(object));
+                self.listing.insert(Owner::of(object), seen(object));
                 News::default()
             }
             Event::InitDone => self.listed(),
@@ -62,25 +68,31 @@ impl Changes {
     fn listed(&mut self) -> News {
         let before = std::mem::replace(&mut self.seen, std::mem::take(&mut self.listing));
         let changed = self.seen.iter().filter(|(owner, now)| before.get(*owner) != Some(*now));
-        let mut news = News {
-            changed: changed.map(|(owner, _)| owner.clone()).collect(),
-            gone: before
-                .into_keys()
-                .filter(|owner| !self.seen.contains_key(owner))
-                .collect(),
+        // Also one that was made again under its name meanwhile.
+        let gone = before
+            .iter()
+            .filter(|(owner, then)| self.seen.get(*owner).is_none_or(|now| now.uid != then.uid));
+        let sorted = |owners: Vec<&Owner>| {
+            let mut owners: Vec<Owner> = owners.into_iter().cloned().collect();
+            owners.sort();
+            owners
         };
-        news.changed.sort();
-        news.gone.sort();
-        news
+        News {
+            changed: sorted(changed.map(|(owner, _)| owner).collect()),
+            gone: sorted(gone.map(|(owner, _)| owner).collect()),
+        }
     }
 }
 
-fn fingerprint<K: Resource>(object: &K) -> u64 {
+fn seen<K: Resource>(object: &K) -> Seen {
     let mut hasher = DefaultHasher::new();
     let metadata = object.meta();
-    (&metadata.uid, metadata.generation, object.annotations()).hash(&mut hasher);
+    (metadata.generation, object.annotations()).hash(&mut hasher);
     metadata.deletion_timestamp.is_some().hash(&mut hasher);
-    hasher.finish()
+    Seen {
+        uid: object.uid(),
+        fingerprint: hasher.finish(),
+    }
 }
 
 #[cfg(test)]
@@ -131,12 +143,13 @@ mod tests {
             Event::InitApply(object("same", 1)),
             Event::InitApply(object("deleted", 1)),
             Event::InitApply(object("edited", 1)),
+            Event::InitApply(object("replaced", 1)),
             Event::InitDone,
         ];
-        assert_eq!(
-            last(&mut changes, first).changed,
-            owners(&["deleted", "edited", "same"])
-        );
+        let all = owners(&["deleted", "edited", "replaced", "same"]);
+        assert_eq!(last(&mut changes, first).changed, all);
+        let mut another = object("replaced", 1);
+        another.metadata.uid = Some("another".to_owned());
         // Broken off in the middle, begun anew.
         for event in [
             Event::Init,
@@ -145,13 +158,17 @@ mod tests {
             Event::InitApply(object("same", 1)),
             Event::InitApply(object("edited", 2)),
             Event::InitApply(object("made", 1)),
+            Event::InitApply(another),
         ] {
             assert_eq!(changes.take(&event), News::default(), "the store does not show it yet");
         }
         let news = changes.take(&Event::<ConfigMap>::InitDone);
         assert_eq!(
             (news.changed, news.gone),
-            (owners(&["edited", "made"]), owners(&["deleted"]))
+            (
+                owners(&["edited", "made", "replaced"]),
+                owners(&["deleted", "replaced"])
+            )
         );
     }
 }

@@ -24,6 +24,7 @@ use crate::autoscaling::board::Board;
 use crate::autoscaling::scaler::{Objects, Scaler};
 use crate::backoff::Backoff;
 use crate::changes::{Changes, News};
+use crate::cycle::drive::Places;
 use crate::deployment::observe::Indexes;
 use crate::deployment::reconcile::{self, Shell, reconcile};
 use crate::disposition::Disposition;
@@ -117,6 +118,7 @@ pub async fn run(
         (context.shell.panes.clone(), context.shell.loading.clone()),
         Arc::clone(&context.metrics),
         context.shell.environment.clone(),
+        places(reader.clone()),
     );
     let policies = watch_policies(
         scoped(&client, namespace),
@@ -176,6 +178,19 @@ async fn watch_policies(
             .await;
     };
     futures::future::join(follow, look).await;
+}
+
+/// Paths on a claim from which LLMDeployments take models.
+fn places(reader: reflector::Store<Guarded>) -> Places {
+    Box::new(move |namespace, claim| {
+        let path = |object: Arc<Guarded>| {
+            let readable = object.0.as_ref().ok()?;
+            let source = readable.spec.model.source.persistent_volume_claim.as_ref()?;
+            let is_there = readable.metadata.namespace.as_deref() == Some(namespace) && source.claim_name == claim;
+            is_there.then(|| source.path.clone())
+        };
+        reader.state().into_iter().filter_map(path).collect()
+    })
 }
 
 /// LLMDeployments that can be read, by name.
@@ -301,7 +316,11 @@ async fn look(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Fai
 async fn timed(object: &Guarded, context: &Context) -> Result<Action, Failed> {
     let readable = match &object.0 {
         Ok(readable) => readable,
-        Err(error) => return Err(Failed::Unreadable(error.to_string())),
+        Err(error) => {
+            // What its status says is not known.
+            context.tally.forget(&Owner::of(object));
+            return Err(Failed::Unreadable(error.to_string()));
+        }
     };
     if readable.metadata.deletion_timestamp.is_some() {
         // Its children go by their owner references.

@@ -14,6 +14,8 @@ use super::report::{Report, Training};
 const KEPT: usize = 10;
 /// Digests that were not good enough, at most.
 const REJECTED: usize = 64;
+/// Cycles without data whose ids are kept. Each that begins deletes what they left.
+const WITHOUT_DATA: usize = 16;
 
 /// A model, as exactly as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,8 +288,12 @@ pub struct Restore {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
-    /// Cycles begun so far.
+    /// Cycles begun so far: no id comes twice.
     pub begun: u64,
+    /// When the first began, seconds since 1970: a part of every id, so that a policy whose ledger was lost does not find the
+    /// data of its first cycle under the name of another.
+    #[serde(default)]
+    pub first: i64,
     /// The one that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<Cycle>,
@@ -312,6 +318,9 @@ pub struct Ledger {
     /// Too little data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// Ids of the last cycles that ended so: some may have frozen a part.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub without_data: VecDeque<String>,
     /// Digests that were not good enough: they are not tried again.
     #[serde(default)]
     pub rejected: VecDeque<String>,
@@ -330,25 +339,12 @@ impl Ledger {
         candidate.or_else(found)
     }
 
-    /// What a cycle that begins now may delete of those that have ended: the rows and items of all of them, and everything
-    /// of those whose model serves nowhere and never will.
-    #[must_use]
-    pub fn leftovers(&self, base: &Model, champion: &Model) -> Vec<EndedCycle> {
-        let in_use = |digest: &String| {
-            *digest == base.digest || *digest == champion.digest || self.withdrawn.contains_key(digest)
-        };
-        let leftover = |one: &Finished| {
-            // A person may have taken what was proposed, so that stays.
-            let unwanted = one.outcome.brought_nothing();
-            EndedCycle {
-                cycle_id: one.id.clone(),
-                discard: one
-                    .candidate
-                    .as_ref()
-                    .is_none_or(|digest| one.in_registry || (unwanted && !in_use(digest))),
-            }
-        };
-        self.finished.iter().map(leftover).collect()
+    /// Remembers a cycle that ended because there was too little data.
+    pub fn went_without_data(&mut self, id: &str) {
+        self.without_data.push_back(id.to_owned());
+        while self.without_data.len() > WITHOUT_DATA {
+            self.without_data.pop_front();
+        }
     }
 
     /// Adds a finished cycle and lets go of those that count no more.

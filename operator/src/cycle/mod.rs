@@ -11,6 +11,7 @@ pub mod gate;
 pub mod jobs;
 pub mod jobs_seen;
 pub mod ledger;
+pub mod leftovers;
 pub mod lineage;
 pub mod progress;
 pub mod record;

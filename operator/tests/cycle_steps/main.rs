@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use perennial_crds::DriftPolicySpec;
 use perennial_drift::cause::Cause;
-use perennial_operator::cycle::ledger::{Cycle, JobRecord, Kind, Ledger, Model, Outcome, Stage};
+use perennial_operator::cycle::ledger::{Cycle, JobRecord, Kind, Ledger, Model, Outcome, Restore, Stage};
 use perennial_operator::cycle::lineage::Lineage;
 use perennial_operator::cycle::step::{
     Action, Drift, End, Observed, Policy, Seen, Standing, State, Step, Target, call_off, job_name, restore_name, step,
@@ -112,6 +112,7 @@ fn observed() -> Observed {
             follows: true,
             learned: BTreeSet::new(),
         },
+        places: BTreeSet::new(),
         jobs: BTreeMap::new(),
         restore: None,
         strays: Vec::new(),

@@ -232,6 +232,7 @@ impl World {
                 follows: self.follows,
                 learned: self.learned.keys().cloned().collect(),
             },
+            places: BTreeSet::new(),
             jobs: of_cycle.map(|job| (job.kind, seen(job))).collect(),
             awaits_probes: self.awaits_probes,
             regressed: self.regressed,
@@ -388,9 +389,11 @@ impl World {
     fn deletes_nothing_in_use(&mut self, cycle: &Cycle) {
         for leftover in &cycle.leftovers {
             let id = &leftover.cycle_id;
-            let finished = self.ledger.finished.iter().find(|one| one.id == *id);
-            let finished = finished.expect("only what has ended is deleted");
             assert_ne!(*id, cycle.id);
+            let Some(finished) = self.ledger.finished.iter().find(|one| one.id == *id) else {
+                assert!(self.ledger.without_data.contains(id), "only what has ended is deleted");
+                continue;
+            };
             let on_workspace = leftover.discard && !finished.in_registry;
             if let Some(digest) = finished.candidate.as_ref().filter(|_| on_workspace) {
                 let used = [&self.base.digest, &self.champion.digest].contains(&digest)

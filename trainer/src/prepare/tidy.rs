@@ -37,51 +37,65 @@ pub fn tidy(output: &Path, ended: &[EndedCycle]) -> usize {
     failed
 }
 
-/// Whether there was something to delete.
+/// Whether there was something to delete; the first error, after all else.
 fn of_one(folder: &Path, discard: bool) -> io::Result<bool> {
-    // Not through a link: what is behind it is not ours.
-    match fs::symlink_metadata(folder) {
-        Ok(found) if found.is_dir() => {}
-        Ok(_) => return Ok(false),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
+    if !is_directory(folder)? {
+        return Ok(false);
     }
-    // Texts first, so that they are gone also where the rest cannot be deleted.
-    let rows = rows(&folder.join(DATA));
-    let items = directory(&folder.join(SUITES));
-    let texts = rows? | items?;
     if discard {
-        fs::remove_dir_all(folder)?;
+        return remove(folder).map(|()| true);
     }
-    Ok(texts || discard)
+    let rows = rows(&folder.join(DATA));
+    let items = folder.join(SUITES);
+    let items = is_directory(&items).and_then(|there| {
+        if there {
+            remove(&items).map(|()| true)
+        } else {
+            Ok(false)
+        }
+    });
+    Ok(rows? | items?)
 }
 
 /// All but the manifest, which holds figures and hashes and goes on telling what a model was trained on.
 fn rows(data: &Path) -> io::Result<bool> {
-    let entries = match fs::read_dir(data) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        entries => entries?,
-    };
-    let mut found = false;
-    for entry in entries {
+    if !is_directory(data)? {
+        return Ok(false);
+    }
+    let (mut found, mut outcome) = (false, Ok(()));
+    for entry in fs::read_dir(data)? {
         let entry = entry?;
-        if entry.file_name() == MANIFEST_FILE {
-            continue;
-        }
-        found = true;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
+        if entry.file_name() != MANIFEST_FILE {
+            found = true;
+            outcome = outcome.and(remove(&entry.path()));
         }
     }
-    Ok(found)
+    outcome.map(|()| found)
 }
 
-fn directory(path: &Path) -> io::Result<bool> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(true),
+/// Whether it is a folder, and not a link to one: what is behind a link is not ours.
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.is_dir()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Removes as much as can be, follows no link, and gives the first error. The library's own ends at that.
+fn remove(path: &Path) -> io::Result<()> {
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if !fs::symlink_metadata(path).map_err(told)?.is_dir() {
+        return fs::remove_file(path).map_err(told);
+    }
+    let mut outcome = Ok(());
+    match fs::read_dir(path) {
+        Ok(entries) => {
+            for entry in entries {
+                outcome = outcome.and(entry.and_then(|entry| remove(&entry.path())));
+            }
+        }
+        Err(error) => outcome = Err(told(error)),
+    }
+    outcome.and(fs::remove_dir(path).map_err(told))
 }

@@ -33,6 +33,9 @@ const STRAYS: i64 = 60;
 /// Seconds in which a target that is gone may come back before its cycle ends.
 const GONE: i64 = 300;
 
+/// Gives the paths on a claim, of a namespace and a name, from which LLMDeployments take models.
+pub type Places = Box<dyn Fn(&str, &str) -> BTreeSet<String> + Send + Sync>;
+
 /// What a look works with.
 pub struct Tools<'a> {
     /// Reads and writes.
@@ -41,6 +44,8 @@ pub struct Tools<'a> {
     pub loading: &'a LoadingReader,
     /// The caches.
     pub indexes: &'a Indexes,
+    /// Knows from where models are served.
+    pub places: &'a Places,
     /// Settings of the operator.
     pub environment: &'a Environment,
     /// Counts.
@@ -212,6 +217,10 @@ impl Drive {
             name: object.name_any(),
         };
         observed.target = target::target(tools.indexes, &deployment, object, &valid, policy);
+        if let Some(retraining) = policy.spec.retraining.as_ref().filter(|_| stored.cycle.is_none()) {
+            let claim = &retraining.workspace.persistent_volume_claim.claim_name;
+            observed.places = (tools.places)(&owner.namespace, claim);
+        }
         if now >= self.strays_at {
             observed.strays = strays(owner, policy, &stored, tools).await?;
             self.strays_at = now + STRAYS;

@@ -131,6 +131,7 @@ pub(super) fn blind(now: i64, policy: &DriftPolicy) -> Observed {
         restore: None,
         strays: Vec::new(),
         target: Target::default(),
+        places: BTreeSet::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use perennial_drift::cause::Cause;
 
 use super::{Action, Machine, Standing, running};
 use crate::cycle::ledger::{Cycle, Kind, Stage};
+use crate::cycle::leftovers::leftovers;
 
 impl Machine<'_> {
     pub(super) fn idle(&mut self) -> Standing {
@@ -60,16 +61,19 @@ impl Machine<'_> {
                 true,
             );
         };
+        if self.ledger.begun == 0 {
+            self.ledger.first = now;
+        }
         self.ledger.begun += 1;
         self.ledger.cycle = Some(Cycle {
-            id: self.policy.cycle_id(self.ledger.begun, now),
+            id: self.policy.cycle_id(self.ledger.begun, self.ledger.first),
             target: observed.target.uid.clone(),
             cause: drift.cause,
             started: now,
             drifted_since: drift.since,
             from: now - retraining.data.window_seconds,
             report: drift.report.clone(),
-            leftovers: self.ledger.leftovers(base, champion),
+            leftovers: leftovers(&self.ledger, self.policy.name, &observed.target, &observed.places),
             base: base.clone(),
             champion: champion.clone(),
             stage: Stage::Preparing,

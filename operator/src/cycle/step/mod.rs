@@ -124,6 +124,8 @@ pub struct Observed {
     pub calm: bool,
     /// The target.
     pub target: Target,
+    /// Paths on the workspace volume from which LLMDeployments of the namespace take models.
+    pub places: BTreeSet<String>,
     /// Jobs of the cycle that is under way. Read from the API server, not from a cache: what is missing is not there.
     pub jobs: BTreeMap<Kind, Seen>,
     /// The Job that asks the registry what was learned before.
@@ -269,11 +271,10 @@ pub struct Policy<'a> {
 }
 
 impl Policy<'_> {
-    /// The id of its cycle of this number, which begins then (seconds since 1970). Without the time, a policy whose ledger
-    /// was lost would find the data of its first cycle under the name of a new one.
+    /// The id of its cycle of this number, if its first began then, seconds since 1970.
     #[must_use]
-    pub fn cycle_id(&self, number: u64, started: i64) -> String {
-        self.id(&format!("{number}/{started}"))
+    pub fn cycle_id(&self, number: u64, first: i64) -> String {
+        self.id(&format!("{number}/{first}"))
     }
 
     /// The id of its question to the registry of this number.
@@ -367,6 +368,7 @@ impl Machine<'_> {
             in_a_row: in_a_row + 1,
             message,
         });
+        self.ledger.went_without_data(&cycle.id);
         // Its message says all that there is to say, and there may be many of them.
         let name = job_name(self.policy.name, Kind::Prepare, &cycle.id);
         self.actions.push(Action::Delete(name));

@@ -24,7 +24,7 @@ use super::target::{Target, target};
 use super::terms;
 use super::words::Introduces;
 use crate::apply::{self, Writer};
-use crate::cycle::drive::{Drive, Heard, Tools};
+use crate::cycle::drive::{Drive, Heard, Places, Tools};
 use crate::deployment::build::Environment;
 use crate::deployment::observe::Indexes;
 use crate::index::Owner;
@@ -54,6 +54,8 @@ pub struct Hands {
     pub learning: Semaphore,
     /// Settings of the operator, for Jobs.
     pub environment: Environment,
+    /// Knows from where models are served.
+    pub places: Places,
 }
 
 impl Hands {
@@ -64,9 +66,11 @@ impl Hands {
         (reader, loading): (PaneReader, LoadingReader),
         metrics: Arc<Metrics>,
         environment: Environment,
+        places: Places,
     ) -> Self {
         Self {
             environment,
+            places,
             writer,
             reader,
             loading,
@@ -236,6 +240,7 @@ impl Entry {
             writer: &hands.writer,
             loading: &hands.loading,
             indexes,
+            places: &hands.places,
             environment: &hands.environment,
             metrics: &hands.metrics,
         }
