@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use perennial_loader::{Digest, FailureReason, Loader, LoadingStage, Progress};
+use perennial_loader::{Digest, FailureReason, Loader, LoadingStage, Progress, Settings};
 use tokio::sync::{Barrier, Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +90,12 @@ async fn a_restarted_container_continues() {
     })
     .await;
     let (scratch, url) = (tempfile::tempdir().unwrap(), server.url("/m.gguf"));
-    let error = fetch(settings(), &url, Some(digest), scratch.path()).await.unwrap_err();
+    // One after the other: what a range has got and not yet written when another gives up is fetched again.
+    let one_by_one = Settings {
+        connections: 1,
+        ..settings()
+    };
+    let error = fetch(one_by_one, &url, Some(digest), scratch.path()).await.unwrap_err();
     assert_eq!(error.reason(), FailureReason::SourceUnreachable, "{error}");
     assert!(
         error

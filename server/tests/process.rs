@@ -142,7 +142,7 @@ fn read_until(stream: &mut TcpStream, end: &str) -> String {
 
 #[test]
 fn ports_answer_while_the_model_loads() {
-    let server = Server::start("--simulated-cold-start-seconds 2");
+    let server = Server::start("--simulated-cold-start-seconds 5");
     wait("loading", || {
         server.probe("/loading").contains("\"stage\":\"LoadingWeights\"")
     });
@@ -154,7 +154,7 @@ fn ports_answer_while_the_model_loads() {
 
 #[test]
 fn a_stream_outlives_sigterm_and_the_exit_is_clean() {
-    let server = Server::start("--lame-duck-seconds 1 --drain-seconds 20 --simulated-decode-tokens-per-second 40");
+    let server = Server::start("--lame-duck-seconds 3 --drain-seconds 20 --simulated-decode-tokens-per-second 20");
     server.wait_until_ready();
     let mut stream = server.chat(r#""stream":true,"max_tokens":100"#);
     read_until(&mut stream, "data: ");
@@ -211,8 +211,9 @@ fn receive(stream: &mut TcpStream, token: &str, got: &std::sync::mpsc::Sender<St
                     head.starts_with("post /records http/1.1")
                         && head.contains(&format!("authorization: bearer {token}"))
                 );
-                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()?;
+                // Before it is acknowledged, after which the program may end.
                 got.send(body.to_owned()).ok()?;
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()?;
                 bytes.clear();
                 continue;
             }
@@ -245,7 +246,9 @@ fn what_is_kept_arrives_before_the_end_and_is_in_no_log() {
     let mut answer = server.ask("xylocanthomancy?", r#""max_tokens":3"#);
     assert!(read_until(&mut answer, "\"usage\"").starts_with("HTTP/1.1 200"));
     // Not understood, so that what is in force is kept, and told without what is in it.
-    std::fs::write(&terms, payload.replace("\"hunter2\"", "[\"hunter2\"]")).expect("written");
+    let refused = directory.path().join("refused");
+    std::fs::write(&refused, payload.replace("\"hunter2\"", "[\"hunter2\"]")).expect("written");
+    std::fs::rename(&refused, &terms).expect("in its place as a whole");
     wait("they are refused", || {
         server
             .probe("/metrics")

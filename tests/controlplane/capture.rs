@@ -46,7 +46,14 @@ async fn claim(world: &World) -> Result<()> {
         },
     });
     world.create::<PersistentVolumeClaim>(&claim).await?;
-    Ok(())
+    world
+        .until("the claim is bound", async || {
+            let claim = world.api::<PersistentVolumeClaim>().get(CLAIM).await?;
+            let phase = claim.status.and_then(|status| status.phase);
+            ensure!(phase.as_deref() == Some("Bound"), "{phase:?}");
+            Ok(())
+        })
+        .await
 }
 
 /// The pods of revisions.

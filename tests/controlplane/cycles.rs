@@ -181,7 +181,7 @@ fn what_a_job_claims_is_believed_only_if_it_is_true() -> Result<()> {
             .await;
         let _operator = world.operator().await?;
         let mut told: BTreeMap<String, FinishedCycle> = BTreeMap::new();
-        perennial_tests::waiting::until(180, "all lies are told", async || {
+        perennial_tests::waiting::until(400, "all lies are told", async || {
             for cycle in status(world).await?.cycles {
                 told.entry(cycle.id.clone()).or_insert(cycle);
             }
@@ -277,7 +277,8 @@ fn an_operator_that_is_killed_again_and_again_makes_each_job_once() -> Result<()
         let mut killed = 0_u64;
         while learned(world).await?.is_empty() {
             let mut operator = world.operator().await?;
-            tokio::time::sleep(Duration::from_millis(900 + 370 * (killed % 7))).await;
+            // Longer and longer, so that it comes to an end however slow the machine is.
+            tokio::time::sleep(Duration::from_millis(900 + 370 * (killed % 7) + 50 * killed)).await;
             operator.kill();
             killed += 1;
             ensure!(
@@ -332,6 +333,8 @@ fn what_stands_against_a_cycle_is_told() -> Result<()> {
         world
             .merge::<perennial_crds::LLMDeployment>("tiny", &json!({"spec": {"capture": {"level": "Features"}}}))
             .await?;
+        // The operator knows of it.
+        world.settled("tiny").await?;
         world
             .merge::<k8s_openapi::api::batch::v1::CronJob>("mine", &json!({"spec": {"suspend": true}}))
             .await?;

@@ -53,7 +53,7 @@ fn of_two_operators_one_writes_and_the_other_takes_over() -> Result<()> {
         );
         // Stopped politely, the first gives the lease back.
         first.operator.stop().await?;
-        holder(world, "second", 5).await?;
+        holder(world, "second", 15).await?;
         let written = first.ledger.writes().len();
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;
         world.settled("tiny").await?;
@@ -217,7 +217,7 @@ fn all_namespaces_are_watched_and_a_lost_api_server_is_found_again() -> Result<(
             println!("{}", one.describe().await);
         }
         changed?;
-        settled(&two.llm("tiny").await?)?;
+        two.settled("tiny").await?;
         let _ = world;
         Ok(())
     })

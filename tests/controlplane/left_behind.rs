@@ -158,16 +158,7 @@ fn a_quota_that_allows_no_job_is_told_and_holds_up_nothing_else() -> Result<()> 
     run("quota", async |world| {
         prepare(world, &policy("Automatic")).await?;
         play(world, Script::good('b')).await;
-        let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-jobs"},
-            "spec": {"hard": {"count/jobs.batch": "0"}}});
-        world.create::<ResourceQuota>(&quota).await?;
-        until(60, "the quota is in force", async || {
-            let quota = world.api::<ResourceQuota>().get("no-jobs").await?;
-            let counted = quota.status.and_then(|status| status.used).unwrap_or_default();
-            ensure!(counted.contains_key("count/jobs.batch"), "{counted:?}");
-            Ok(())
-        })
-        .await?;
+        world.allow_no("count/jobs.batch", "no-jobs").await?;
         let _operator = world.operator().await?;
         let said = says(world, "RetrainingBlocked", "True", "JobTemplateInvalid").await?;
         ensure!(said.contains("exceeded quota: no-jobs"), "{said}");

@@ -1,7 +1,7 @@
 //! What goes wrong with pods, as reasons and as sentences that say what to do.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use perennial_crds::NAME_LABEL;
 use perennial_crds::serving::FailureReason;
@@ -188,12 +188,7 @@ fn what_keeps_pods_from_getting_ready_is_said_with_what_to_do() -> Result<()> {
 #[test]
 fn a_quota_that_allows_no_pod_is_said() -> Result<()> {
     run("quota", async |world| {
-        world
-            .create::<ResourceQuota>(&json!({
-                "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
-                "spec": {"hard": {"pods": "0"}},
-            }))
-            .await?;
+        world.allow_no("pods", "none").await?;
         let _operator = world.operator().await?;
         world.serve("tiny", &json!({})).await?;
         let ready = world.condition("tiny", "Ready", "False", "PodForbidden").await?;

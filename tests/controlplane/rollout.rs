@@ -85,7 +85,13 @@ fn one_of_two_new_replicas_is_not_enough_to_move() -> Result<()> {
         let first = serving_and_then(world, &json!({"replicas": 2}), Play::Running(None)).await?;
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;
         world.condition("tiny", "Reconciling", "True", "StartingPods").await?;
-        let pods = world.names::<k8s_openapi::api::core::v1::Pod>().await?;
+        let pods = world
+            .until("the new pods are there", async || {
+                let pods = world.names::<k8s_openapi::api::core::v1::Pod>().await?;
+                ensure!(pods.len() == 4, "{pods:?}");
+                Ok(pods)
+            })
+            .await?;
         let (of_first, lucky) = (first.clone(), pods.into_iter().find(|name| !name.starts_with(&first)));
         world
             .player
@@ -110,7 +116,7 @@ fn one_of_two_new_replicas_is_not_enough_to_move() -> Result<()> {
 fn a_revision_that_does_not_get_ready_is_taken_down_and_reverting_heals() -> Result<()> {
     run("deadline", async |world| {
         let _operator = world.operator().await?;
-        let spec = json!({"rollout": {"progressDeadlineSeconds": 10}});
+        let spec = json!({"rollout": {"progressDeadlineSeconds": 20}});
         let first = serving_and_then(world, &spec, Play::ImagePullBackOff).await?;
         let pods = pod_uids(world).await?;
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;
@@ -264,16 +270,17 @@ fn an_upgraded_operator_restarts_nothing() -> Result<()> {
             .merge::<LLMDeployment>("tiny", &json!({"spec": {"replicas": 2}}))
             .await?;
         world.settled("tiny").await?;
+        // Which of the two goes afterwards is the ReplicaSet's choice.
+        ensure!(
+            pod_uids(world).await?.iter().any(|uid| pods.contains(uid)),
+            "the pod was restarted"
+        );
         world
             .merge::<LLMDeployment>("tiny", &json!({"spec": {"replicas": 1}}))
             .await?;
         world.settled("tiny").await?;
         let deployment = world.api::<Deployment>().get(&revision).await?;
         ensure!(deployment.metadata.generation == generation.map(|generation| generation + 2));
-        ensure!(
-            pod_uids(world).await?.iter().any(|uid| pods.contains(uid)),
-            "the pod was restarted"
-        );
         ensure!(world.deployments().await? == [revision]);
         // The next change takes the new image.
         world.merge::<LLMDeployment>("tiny", &model('b')).await?;

@@ -99,11 +99,15 @@ fn pods_that_cannot_be_asked_are_held_and_it_is_said_through_a_restart_and_a_pau
         let operator = world.operator().await?;
         world.serve("tiny", &scaled(&json!({"replicas": 3}))).await?;
         world.settled("tiny").await?;
-        // Nobody listens at the addresses of played pods.
-        let said = world
-            .condition("tiny", "ScalingActive", "False", "MetricsUnavailable")
-            .await?;
-        ensure!(said.message.contains("none of 3 ready replicas"), "{}", said.message);
+        // Nobody listens at the addresses of played pods. The first round may come before all of them are ready.
+        let all_are_told = async || {
+            let said = world
+                .condition("tiny", "ScalingActive", "False", "MetricsUnavailable")
+                .await?;
+            ensure!(said.message.contains("none of 3 ready replicas"), "{}", said.message);
+            Ok(())
+        };
+        world.until("all three are told of", all_are_told).await?;
         drop(operator);
         let _operator = world.operator().await?;
         let held = async || {
@@ -120,6 +124,7 @@ fn pods_that_cannot_be_asked_are_held_and_it_is_said_through_a_restart_and_a_pau
             .await?;
         world.settled("tiny").await?;
         ensure!(asked(world).await? == 3, "as many come back as there were");
+        world.until("all three are told of again", all_are_told).await?;
         world.stays_untouched(Duration::from_secs(20)).await
     })
 }

@@ -44,6 +44,15 @@ pub async fn until(
     })
 }
 
+/// Waits for an event of this reason, which is told after the status.
+pub async fn told(bed: &Bed, reason: &str) {
+    let told = eventually(Duration::from_secs(30), || async {
+        let events = kubectl(&["-n", &bed.namespace, "get", "events", "-o", "json"]);
+        events.contains(&format!("\"{reason}\"")).then_some(())
+    });
+    assert!(told.await.is_some(), "no event {reason}");
+}
+
 /// The summary of a policy.
 pub fn phase(policy: &DriftPolicy) -> Option<Phase> {
     policy.status.as_ref()?.phase

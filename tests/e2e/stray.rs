@@ -13,7 +13,7 @@ use perennial_crds::drift_policy::Phase;
 use serde_json::json;
 
 use super::cluster::{Bed, condition, kubectl};
-use super::policy::{phase, policies, says, until};
+use super::policy::{phase, policies, says, told, until};
 use super::talk::Talk;
 use super::tiny;
 use super::volumes::Volume;
@@ -124,8 +124,7 @@ async fn a_stray_pod_is_a_serving_regression_and_never_answered_with_retraining(
     println!("moved: {moved:?}");
     // The stray one is all but sure of what it says.
     assert!(moved.iter().any(|name| name == "OutputLogprob"), "{moved:?}");
-    let events = kubectl(&["-n", &bed.namespace, "get", "events", "-o", "json"]);
-    assert!(events.contains("ServingRegression"), "no event says so");
+    told(&bed, "ServingRegression").await;
 
     bed.pods()
         .delete("stray", &kube::api::DeleteParams::default())

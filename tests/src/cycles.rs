@@ -234,7 +234,7 @@ pub async fn ended(world: &World, count: usize) -> Result<Vec<FinishedCycle>> {
 /// Waits until a condition of the policy has this status and reason, and gives its message.
 ///
 /// # Errors
-/// If it has not within 30 s.
+/// If it has not within two minutes.
 pub async fn says(world: &World, kind: &str, status_of: &str, reason: &str) -> Result<String> {
     world
         .until(&format!("{kind}={status_of}, {reason}"), async || {
@@ -271,7 +271,7 @@ async fn origin(world: &World) -> Result<(Option<String>, Option<String>)> {
 /// Waits until the model of this origin and digest serves, and all is settled.
 ///
 /// # Errors
-/// If it does not within 30 s each.
+/// If it does not within two minutes each.
 pub async fn serves(world: &World, expected: &str, digit: char) -> Result<()> {
     world
         .until(&format!("{expected} serves"), async || {

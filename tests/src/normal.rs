@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
-use perennial_crds::{LLMDeployment, NAME_LABEL};
+use perennial_crds::{LLMDeployment, NAME_LABEL, REVISION_LABEL};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -31,9 +31,9 @@ pub async fn state(client: &Client, namespace: &str) -> Result<BTreeMap<String, 
     add::<ServiceAccount>(&mut found, client, namespace, &ours).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     for pod in pods.list(&ours).await?.items {
-        let owner = pod.owner_references().first().map(|owner| owner.name.clone());
+        let revision = pod.labels().get(REVISION_LABEL).cloned();
         let count = found
-            .entry(format!("Pods/{}", owner.unwrap_or_default()))
+            .entry(format!("Pods/{}", revision.unwrap_or_default()))
             .or_insert_with(|| 0.into());
         *count = (count.as_u64().unwrap_or(0) + 1).into();
     }
@@ -73,6 +73,8 @@ const VARYING: &[&str] = &[
     "perennial.dev/served",
     "controller-uid",
     "batch.kubernetes.io/controller-uid",
+    // A Deployment that is made again may find the ReplicaSet of the one before.
+    "collisionCount",
 ];
 
 fn normalise(value: &mut Value, namespace: &str) {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::FutureExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,7 +30,7 @@ use crate::{log, normal, seed, waiting};
 pub use crate::objects::{condition, model, pinned, reference, settled};
 
 /// Seconds that a step of the operator and the controllers may take on a busy machine.
-pub const PATIENCE: u64 = 30;
+pub const PATIENCE: u64 = 120;
 
 static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(Runtime::new);
 static SHARED: OnceCell<(Cluster, Client, Player)> = OnceCell::const_new();
@@ -195,7 +195,7 @@ impl World {
     /// Waits until the look succeeds.
     ///
     /// # Errors
-    /// If it does not within 30 s.
+    /// If it does not within two minutes.
     pub async fn until<T>(&self, what: &str, look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
         waiting::until(PATIENCE, what, look).await
     }
@@ -203,7 +203,7 @@ impl World {
     /// Waits until the object is settled: `Ready`, no work under way, nothing stalled, all of it for this spec.
     ///
     /// # Errors
-    /// If it is not within 30 s.
+    /// If it is not within two minutes.
     pub async fn settled(&self, name: &str) -> Result<LLMDeployment> {
         self.until(&format!("{name} is settled"), async || {
             let object = self.llm(name).await?;
@@ -216,7 +216,7 @@ impl World {
     /// Waits until the object is settled and its pods are the only ones in the namespace, as many as are wanted.
     ///
     /// # Errors
-    /// If it is not within 30 s.
+    /// If it is not within two minutes.
     pub async fn alone(&self, name: &str) -> Result<LLMDeployment> {
         self.until(&format!("{name} is settled, alone"), async || self.is_alone(name).await)
             .await
@@ -254,7 +254,7 @@ impl World {
     /// Waits for a condition of an object with this status and reason, of its current generation.
     ///
     /// # Errors
-    /// If it does not come within 30 s.
+    /// If it does not come within two minutes.
     pub async fn condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<Condition> {
         self.until(&format!("{name}: {kind}={status}, {reason}"), async || {
             let object = self.llm(name).await?;
@@ -323,15 +323,34 @@ impl World {
         self.player.script(&self.namespace, move |_| play.clone()).await;
     }
 
-    /// Waits until nothing in the namespace was written for a second: the cluster's own controllers are done, too.
+    /// Makes a quota that allows none of a resource, and waits until it is enforced.
     ///
     /// # Errors
-    /// If it is not within 30 s.
+    /// If it is not within two minutes.
+    pub async fn allow_no(&self, resource: &str, name: &str) -> Result<()> {
+        self.create::<ResourceQuota>(
+            &json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name},
+            "spec": {"hard": {resource: "0"}}}),
+        )
+        .await?;
+        self.until("the quota is in force", async || {
+            let quota = self.api::<ResourceQuota>().get(name).await?;
+            let counted = quota.status.and_then(|status| status.used).unwrap_or_default();
+            ensure!(counted.contains_key(resource), "{counted:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until nothing in the namespace was written for three seconds: the cluster's own controllers are done, too.
+    ///
+    /// # Errors
+    /// If it is not within two minutes.
     pub async fn at_rest(&self) -> Result<()> {
-        self.until("nothing was written for a second", async || {
+        self.until("nothing was written for three seconds", async || {
             let versions = async || normal::versions(&self.client, &self.namespace).await;
             let one = versions().await?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
             ensure!(one == versions().await?, "something is still being written");
             Ok(())
         })
