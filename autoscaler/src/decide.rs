@@ -11,6 +11,9 @@ pub const SLACK: f64 = 0.2;
 pub const FREE_STEP: u32 = 4;
 /// Seconds that a new history must have seen before anything is taken away, whatever the window: rates need two samples.
 pub const FIRST_LOOKS: f64 = 10.0;
+/// The same where the time to first token is a target: that is measured over half a minute, and before it is known it might
+/// be anything.
+pub const FIRST_TIMES: f64 = 30.0;
 /// Seconds without any answer after which [`Missing::ScaleToMax`] acts.
 pub const PATIENCE: f64 = 30.0;
 
@@ -191,6 +194,13 @@ fn down(history: &History, policy: &Policy, replicas: &Replicas, now: f64, decis
     let wanted = decision.desired;
     // What is being introduced has to carry the load of what serves.
     if replicas.rollout {
+        return;
+    }
+    let by_time = policy
+        .targets
+        .iter()
+        .any(|target| matches!(target, Target::TimeToFirstToken(_)));
+    if by_time && history.most_needed(now, FIRST_TIMES).is_none() {
         return;
     }
     let window = policy.down_window(history.cold_start()).max(FIRST_LOOKS);

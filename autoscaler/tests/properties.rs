@@ -146,6 +146,30 @@ fn tell(story: &[Vec<Deed>], policy: &Policy, mut wanted: u32) -> Vec<Decision> 
     decisions
 }
 
+#[test]
+fn nothing_is_taken_away_before_the_time_to_first_token_can_be_known() {
+    // A request of each pod in a round: twenty, which it takes to tell a percentile, have come after twenty seconds.
+    let policy = Policy {
+        up_window: 0.0,
+        down_window: Some(0.0),
+        ..Policy::new(1, 3, vec![Target::TimeToFirstToken(0.05)])
+    };
+    let deed = Deed {
+        running: 1,
+        waiting: 0,
+        arrived: 1,
+        answers: true,
+    };
+    let decisions = tell(&vec![vec![deed; 2]; 60], &policy, 2);
+    assert!(decisions.iter().all(|decision| decision.desired >= decision.from));
+    assert_eq!(decisions.last().map(|decision| decision.desired), Some(3));
+    // With hardly any requests it is never known, and after half a minute that is known.
+    let hardly = Deed { arrived: 0, ..deed };
+    let idle = tell(&vec![vec![hardly; 2]; 60], &policy, 2);
+    assert!(idle.iter().take(15).all(|decision| decision.desired == 2));
+    assert_eq!(idle.last().map(|decision| decision.desired), Some(1));
+}
+
 proptest! {
     #[test]
     fn the_number_lies_within_the_limits(story in stories(), policy in policies(), wanted in 0..40_u32) {
