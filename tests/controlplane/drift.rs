@@ -42,9 +42,14 @@ fn a_policy_says_what_it_misses_and_goes_on_when_it_is_there() -> Result<()> {
         ensure!(said.contains("LLMDeployment tiny"), "{said}");
         world.serve("tiny", &json!({"replicas": 2})).await?;
         world.settled("tiny").await?;
-        // Nobody listens at the addresses of played pods.
-        let said = says(world, "first", "Observing", "False", "PanesUnavailable").await?;
-        ensure!(said.contains("0 of 2 replicas"), "{said}");
+        // Nobody listens at the addresses of played pods. One of them may have been heard of before the other.
+        world
+            .until("none of both is heard", async || {
+                let said = says(world, "first", "Observing", "False", "PanesUnavailable").await?;
+                ensure!(said.contains("0 of 2 replicas"), "{said}");
+                Ok(())
+            })
+            .await?;
         says(world, "first", "Drifted", "False", "Learning").await?;
         let column = async |expected: Option<(&str, &str)>| {
             world
