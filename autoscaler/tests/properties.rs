@@ -244,7 +244,9 @@ proptest! {
         let rounds = ((policy.down_window(None) + policy.up_window + 60.0 * 20.0) / ROUND) as usize;
         let story = vec![vec![deed; pods]; rounds + 100];
         let decisions = tell(&story, &policy, wanted.clamp(policy.min, policy.max));
-        prop_assert!(decisions[rounds..].iter().all(|decision| decision.desired == decision.from));
+        // The reserve for surprises fades without end, so the need may come upon the edge of a number as late as it likes, once.
+        let late = decisions[rounds..].iter().filter(|decision| decision.desired != decision.from);
+        prop_assert!(late.count() <= 1);
         // And on the way it never turns back.
         let ups = decisions.iter().any(|decision| decision.desired > decision.from);
         let downs = decisions.iter().any(|decision| decision.desired < decision.from);
